@@ -20,6 +20,7 @@ from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, pretrained
 from preimage.io import FeatureRecord, decode_file, list_images
 from preimage.pipelines import image_loading
+from preimage.pipelines.convert import convert
 from preimage.pipelines.demo import demo
 from preimage.pipelines.evaluate import evaluate
 from preimage.pipelines.extract import ExtractSummary, extract, extract_with_summary
@@ -28,7 +29,7 @@ from preimage.pipelines.invert import invert
 from preimage.pipelines.inverter_choice import pairings
 from preimage.pipelines.sheet import sheet
 from preimage.representations import create_representation
-from preimage.store import FeatureStore, write_features
+from preimage.store import FeatureStore, merge, write_features
 from sizes import pairs
 
 HOG = create_representation("hog")
@@ -107,6 +108,39 @@ def test_shards_are_inverted_to_the_images_of_one_run(photo_folder: Path, tiny: 
     assert invert(features, tmp_path / "none", inverter=tiny, shard=(1, 2)).images == 0, "there is only one range"
     with pytest.raises(ValueError, match=r"shard.*\(2, 2\)"):
         invert(features, tmp_path / "none", inverter=tiny, shard=(2, 2))
+
+
+def test_shards_are_not_inverted_to_names_that_differ_only_in_case(
+    photo_folder: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = extract(HOG, photo_folder, tmp_path / "f", size=48)
+    monkeypatch.setattr(
+        "preimage.pipelines.image_writer.file_problem", lambda keys: "the same" if len(keys) > 8 else None
+    )
+    with pytest.raises(ValueError, match="the same"):
+        invert(features, tmp_path / "out", inverter=tiny, batch_size=1, shard=(0, 3))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("output", ["s3://bucket/new", "file:///new", "https://user:secret@host/new"])
+def test_outputs_at_urls_are_errors(
+    output: str, photo_folder: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = extract(HOG, photo_folder, tmp_path / "f", size=48)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for write in (
+        lambda: extract(HOG, photo_folder, output, size=48),
+        lambda: extract(HOG, photo_folder, f"{output}.npz", size=48),
+        lambda: extract(HOG, photo_folder, Path(f"{output}.safetensors"), size=48),
+        lambda: invert(features, output, inverter=tiny, device="cpu"),
+        lambda: merge([features], output),
+        lambda: convert(features, f"{output}.npy"),
+    ):
+        with pytest.raises(ValueError, match=rf"{output.partition(':')[0]}:.*new.*URL") as refused:
+            write()
+        assert "secret" not in str(refused.value)
+    assert list(Path().iterdir()) == []
 
 
 def test_damaged_features_and_unknown_devices(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:

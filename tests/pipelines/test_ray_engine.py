@@ -201,7 +201,7 @@ def test_killed_driver_is_resumed(two_sizes: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "workers", "gpu", "team"),
+    ("nodes", "workers", "gpu", "pool"),
     [
         ([(2, 0)], 2, False, (2, 1, 0)),
         ([(2, 0)], None, False, (1, 2, 0)),
@@ -214,18 +214,18 @@ def test_killed_driver_is_resumed(two_sizes: Path, tmp_path: Path) -> None:
     ],
 )
 def test_cpus_are_distributed(
-    nodes: list[tuple[int, int]], workers: int | None, gpu: bool, team: tuple[int, int, int]
+    nodes: list[tuple[int, int]], workers: int | None, gpu: bool, pool: tuple[int, int, int]
 ) -> None:
-    found = Cluster(_cluster_of(nodes), workers).team(gpu=gpu)
-    assert (found.size, found.threads, found.gpus) == team
+    found = Cluster(_cluster_of(nodes), workers).pool(gpu=gpu)
+    assert (found.size, found.threads, found.gpus) == pool
 
 
 def test_workers_and_devices_that_a_cluster_lacks() -> None:
     small = _cluster_of([(2, 0)])
     with pytest.raises(ValueError, match=r"workers.*2.*3"):
-        Cluster(small, 3).team(gpu=False)
+        Cluster(small, 3).pool(gpu=False)
     with pytest.raises(ValueError, match="GPU"):
-        Cluster(small, None).team(gpu=True)
+        Cluster(small, None).pool(gpu=True)
     with pytest.raises(ValueError, match=r"device.*cuda:1"):
         Cluster(small, None).gives_gpus("cuda:1")
     with pytest.raises(ValueError, match="cuda"):

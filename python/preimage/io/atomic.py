@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from preimage.errors import with_path
-from preimage.io.folders import sync_folders
+from preimage.io.folders import refuse_url, sync_folders
 from preimage.io.locks import is_at, try_lock
 
 StrPath = str | os.PathLike[str]
@@ -45,10 +45,12 @@ def atomic_write(path: StrPath, *, unsynced: set[Path] | None = None) -> Iterato
 
     Raises:
         FileNotFoundError: The folder does not exist.
-        ValueError: `path` is a folder, a device, or anything else that is not a regular file.
+        ValueError: `path` is a URL, a folder, a device, or anything else that is not a regular file.
         OSError: Any error of the operating system, such as a full disk, with the path.
     """
     target = Path(os.path.realpath(path))
+    if not target.parent.exists():
+        refuse_url(path)
     with with_path(path):
         if target.exists() and not target.is_file():
             # Renaming over a device such as /dev/null would replace it for the whole machine.

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from preimage.io.urls import is_url, masked, was_url
+from preimage.io.urls import masked, was_url
 
 
 def make_folders(path: str | os.PathLike[str]) -> None:
@@ -25,13 +25,23 @@ def make_folders(path: str | os.PathLike[str]) -> None:
         if parent.exists():
             break
         new.append(parent)
-    if len(new) == len(folder.parts) and (is_url(path) or was_url(path)):
-        raise ValueError(f"{masked(str(path))}: output must be a path on disk; only images are read from URLs")
+    if new:
+        refuse_url(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise FileExistsError(errno.EEXIST, "exists and is not a folder", error.filename) from None
     sync_folders(one.parent for one in new)
+
+
+def refuse_url(path: str | os.PathLike[str]) -> None:
+    """Raise ``ValueError`` if an output is at a URL, instead of creating a folder named after the protocol."""
+    shown = Path(path)  # shortens a URL
+    with contextlib.suppress(ValueError, OSError):  # it is elsewhere, or the current folder was deleted
+        shown = shown.relative_to(os.getcwd())  # what `os.path.realpath` makes of a URL begins with it
+    text = shown.as_posix()
+    if was_url(text) and not Path(shown.parts[0]).exists():
+        raise ValueError(f"{masked(text)}: output must be a path on disk; only images are read from URLs")
 
 
 def sync_folders(folders: Iterable[Path]) -> None:

@@ -20,7 +20,7 @@ from preimage.pipelines.invert_batches import Inversion, Size, index_ranges
 from preimage.pipelines.invert_features import invert_features, open_features
 from preimage.pipelines.invert_keypoints import KeypointOptions, invert_keypoints
 from preimage.pipelines.inverter_choice import InverterChoice, fitting_inverter, named_inverter
-from preimage.pipelines.ray_workers import Cluster, connect
+from preimage.pipelines.ray_workers import connect
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.spec import Spec
 
@@ -121,15 +121,14 @@ def invert(
     if isinstance(spec, str | PathLike):
         spec = read_spec(spec)
     keypoints = _is_keypoints(features, spec, convention, variables, options)
-    if keypoints and (shard != (0, 1) or engine != "local"):
-        raise ValueError(f"{os.fspath(features)} contains keypoints: shard and engine apply to features only")
-    with connect(engine, workers) as cluster:
-        if keypoints:
-            name = invert_keypoints(features, options, inverter, resolve_device(device), inversion)
-        else:
-            chosen = named_inverter(inverter)[0] if inverter is not None and is_array_file(features) else None
-            opening = functools.partial(open_features, features, spec, convention, chosen, variables)
-            name = _invert_features(opening, inverter, device, shard, cluster, inversion)
+    if keypoints and (shard != (0, 1) or engine != "local" or workers is not None):
+        raise ValueError(f"{os.fspath(features)} contains keypoints: shard, engine and workers apply to features only")
+    if keypoints:
+        name = invert_keypoints(features, options, inverter, resolve_device(device), inversion)
+    else:
+        chosen = named_inverter(inverter)[0] if inverter is not None and is_array_file(features) else None
+        opening = functools.partial(open_features, os.fspath(features), spec, convention, chosen, variables)
+        name = _invert_features(opening, inverter, device, shard, engine, workers, inversion)
     seconds = time.perf_counter() - start
     return InvertSummary(
         output=inversion.folder,
@@ -156,7 +155,8 @@ def _invert_features(
     inverter: InverterChoice,
     device: str,
     shard: tuple[int, int],
-    cluster: Cluster | None,
+    engine: str,
+    workers: int | None,
     inversion: Inversion,
 ) -> str:
     """Invert the features that a function opens; return the name of the inverter."""
@@ -165,13 +165,15 @@ def _invert_features(
         raise ValueError(f"{file.path} contains no images: nothing to invert")
     network, name = fitting_inverter(inverter, file.spec, os.fspath(file.path))
     ranges = index_ranges(len(file), inversion.batch_size)[shard[0] :: shard[1]]
-    if cluster is None:
-        invert_features(file, ranges, Reconstructor(None, network, resolve_device(device)), inversion)
-    else:
-        from preimage.pipelines.invert_ray import invert_on_cluster
+    if engine != "local" or shard != (0, 1):
+        image_paths(inversion.folder, list(file))  # checks that the names of all images are different, not only of some
+    with connect(engine, workers) as cluster:
+        if cluster is None:
+            invert_features(file, ranges, Reconstructor(None, network, resolve_device(device)), inversion)
+        else:
+            from preimage.pipelines.invert_ray import invert_on_cluster
 
-        image_paths(inversion.folder, list(file))  # checks that all names are different; workers see only their ranges
-        invert_on_cluster(cluster, opening, ranges, network, device, inversion)
+            invert_on_cluster(cluster, opening, ranges, network, device, inversion)
     if not inversion.images and inversion.skipped:
         raise ValueError(
             f"none of the {inversion.total} images could be inverted; the first: {inversion.skipped[0][1]}"

@@ -68,9 +68,7 @@ def invert_features(
     file: FeatureFile, ranges: Sequence[range], reconstructor: Reconstructor, inversion: Inversion
 ) -> None:
     """Invert the images of a feature file whose indices are in some ranges, see `index_ranges`."""
-    indices = [index for indices in ranges for index in indices]
-    every = list(file)
-    keys = {index: every[index] for index in indices}
+    keys = {index: file.key(index) for indices in ranges for index in indices}
     inversion.run(reconstructor, keys, _items(file, keys, inversion))
 
 

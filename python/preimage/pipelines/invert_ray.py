@@ -9,6 +9,7 @@ from pathlib import Path
 
 from preimage.inverters import Inverter, resolve_device
 from preimage.io import FeatureFile
+from preimage.io.folders import make_folders
 from preimage.pipelines.image_loading import Skipped
 from preimage.pipelines.invert_batches import Inversion
 from preimage.pipelines.invert_features import invert_features
@@ -42,7 +43,7 @@ def invert_on_cluster(
     """
     gpu = cluster.gives_gpus(device)
     inversion.total = sum(map(len, ranges))
-    inversion.folder.mkdir(parents=True, exist_ok=True)
+    make_folders(inversion.folder)
     skipped: dict[int, Skipped] = {}  # by the first index of the range
     with folder_token(inversion.folder) as token:
         job = _RangeJob(token, opening, inverter, "cuda" if gpu else "cpu", inversion.restarted())

@@ -36,7 +36,7 @@ class Job(Protocol[T_contra, R_co]):
 
 
 @dataclass(frozen=True)
-class Team:
+class WorkerPool:
     """Workers of a job.
 
     Attributes:
@@ -126,7 +126,7 @@ class Cluster:
             raise ValueError("device 'cuda' is not available: no node of the Ray cluster has a GPU")
         return has_gpu and device != "cpu"
 
-    def team(self, *, gpu: bool) -> Team:
+    def pool(self, *, gpu: bool) -> WorkerPool:
         """Return the workers: by default one for each GPU, or one for each node with all its CPUs.
 
         All workers have equally many CPUs. If the nodes differ, the one with the fewest decides how many, and the
@@ -152,8 +152,8 @@ class Cluster:
             else:
                 enough = sum(room) == most if gpu else all(room)
             if enough:
-                return Team(self._workers or sum(room), threads, int(gpu))
-        return Team(self._workers or most, 1, int(gpu))
+                return WorkerPool(self._workers or sum(room), threads, int(gpu))
+        return WorkerPool(self._workers or most, 1, int(gpu))
 
     def map(self, job: Job[T, R], items: Sequence[T], *, gpu: bool = False) -> Generator[R, None, None]:
         """Yield the results of a job for each item, in the order in which they are finished.
@@ -186,17 +186,17 @@ class Cluster:
     def _batches(self, job: Job[T, R], items: Sequence[T], *, gpu: bool) -> Generator[dict[str, Any], None, None]:
         """Yield batches of results, pickled."""
         ray, data = self._ray, self._ray.data
-        team = self.team(gpu=gpu)
+        pool = self.pool(gpu=gpu)
         shared = ray.put(self._pickled(job))
         attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
         rows = [{"item": pickle.dumps((number, pickle.dumps(item)))} for number, item in enumerate(items)]
         results = data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _Worker,
             batch_size=1,
-            fn_constructor_args=(shared, attempts, _current_folder(), sys.path, team.threads),
-            compute=data.ActorPoolStrategy(size=min(team.size, len(rows)), max_tasks_in_flight_per_actor=1),
-            num_cpus=team.threads,
-            num_gpus=team.gpus or None,
+            fn_constructor_args=(shared, attempts, _current_folder(), sys.path, pool.threads),
+            compute=data.ActorPoolStrategy(size=min(pool.size, len(rows)), max_tasks_in_flight_per_actor=1),
+            num_cpus=pool.threads,
+            num_gpus=pool.gpus or None,
         )
         yield from results.iter_batches(batch_size=None, prefetch_batches=0)
 
