@@ -68,6 +68,8 @@ bench: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/bench_distributed.py
 	$(BIN)/python benchmarks/bench_extraction.py
 	$(BIN)/python benchmarks/bench_commands.py
+	$(BIN)/python benchmarks/bench_scale.py
+	$(BIN)/python benchmarks/bench_cluster.py
 
 # Uses any Python that has torch, because a machine with a GPU may have no network.
 gpu-check:

@@ -2,7 +2,7 @@
 
 One row per engine and number of workers, appended to cluster-cpu.csv; all on one machine, so that the rows show what
 Ray costs, not what more machines gain. The CPUs of the machine are distributed over the workers, and the local engine
-has as many threads as all workers together. `cluster_seconds` is the start of a local Ray cluster, `start_seconds` an
+has as many threads as all workers together. `cluster_seconds` is the start of the local Ray cluster, `start_seconds` an
 extraction of one image on it (workers start, import and end), `seconds` the one of all images, which includes the
 start of the workers, and `images_per_second` the number of images by `seconds`.
 """
@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     made.add_argument("images", nargs="*", metavar="PATH", help="images, folders or tars (default: scikit-image's)")
     made.add_argument("--size", type=int, default=256, help="side of the images in pixels (default: %(default)s)")
     made.add_argument("--representation", default="hog", help="(default: %(default)s)")
+    made.add_argument("--workers", default="1,2", help="numbers of workers on Ray (default: %(default)s)")
     made.add_argument("--disk", default=tempfile.gettempdir(), metavar="DIR", help="folder for the stores")
     options = made.parse_args(arguments)
     run = Run(options)
@@ -53,24 +54,22 @@ def main(arguments: list[str] | None = None) -> int:
             )
             return time.perf_counter() - begin, summary.bytes
 
-        for engine, workers in (("local", None), *(("ray", count) for count in range(1, cpus + 1))):
-            cluster = None
-            if engine == "ray":
+        os.environ["OMP_NUM_THREADS"] = str(cpus)  # of the local engine; Ray's workers set their own
+        cluster = None
+        for workers in (None, *map(int, options.workers.split(","))):
+            engine = "ray" if workers else "local"
+            if workers and cluster is None:
                 begin = time.perf_counter()
                 ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
                 cluster = time.perf_counter() - begin
-            threads = cpus // (workers or 1)
-            os.environ["OMP_NUM_THREADS"] = str(threads)
-            start, _ = seconds(f"first-{engine}-{workers}", 1, engine, workers)
-            whole, size = seconds(f"{engine}-{workers}", len(sources), engine, workers)
-            if engine == "ray":
-                ray.shutdown()
+            start, _ = seconds(f"first-{workers}", 1, engine, workers)
+            whole, size = seconds(f"all-{workers}", len(sources), engine, workers)
             rate = len(sources) / whole
             table.add(
                 representation=options.representation,
                 engine=engine,
                 workers=workers,
-                threads=threads,
+                threads=cpus // (workers or 1),
                 images=len(sources),
                 size=options.size,
                 gigabytes=size / 1e9,
@@ -80,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
                 images_per_second=rate,
             )
             run.highlights.append(f"{engine} {workers or ''} {rate:.0f} images/s")
+        ray.shutdown()
     return run.finish()
 
 

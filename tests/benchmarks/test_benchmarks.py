@@ -26,6 +26,7 @@ from preimage.ops.upconv.kernel_choice import DTYPES, Entry, read_table
 from preimage.ops.upconv.kernel_configs import IMAGE_PASSES, PASSES, Config
 from preimage.representations.hog import Hog
 from preimage.representations.sift import Sift
+from ray_warnings import ignore_ray_warnings
 
 BENCHMARKS = ROOT / "benchmarks"
 RESULTS = BENCHMARKS / "results"
@@ -194,6 +195,32 @@ def test_distributed(tmp_path: Path) -> None:
     rows = read(tmp_path / "distributed-cpu.csv")
     assert [(row["processes"], row["threads"]) for row in rows] == [("1", "1"), ("1", "2"), ("2", "1")]
     assert rows[1]["speed"] == "1"
+
+
+def test_scale(tmp_path: Path) -> None:
+    """One job by one process with one thread and with two, and by two processes."""
+    import bench_scale  # noqa: PLC0415
+
+    assert bench_scale.main(["--quick", "--only", "extract hog", "-o", str(tmp_path)]) == 0
+    rows = read(tmp_path / "scale-cpu.csv")
+    assert [(row["job"], row["contender"]) for row in rows] == [
+        ("extract hog", name) for name in bench_scale.CONTENDERS
+    ]
+    assert all(int(row["images"]) == 8 and float(row["bytes"]) > 0 for row in rows)
+    assert rows[0]["ratio"] == "1"
+
+
+@pytest.mark.nightly
+@ignore_ray_warnings
+def test_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    import bench_cluster  # noqa: PLC0415
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the benchmark changes
+    assert bench_cluster.main(["--quick", "--workers", "1", "-o", str(tmp_path), "--disk", str(tmp_path)]) == 0
+    rows = read(tmp_path / "cluster-cpu.csv")
+    assert [(row["engine"], row["workers"]) for row in rows] == [("local", ""), ("ray", "1")]
+    assert rows[0]["gigabytes"] == rows[1]["gigabytes"]
 
 
 def test_what_extraction_is_forked_from_does_not_start_cuda() -> None:

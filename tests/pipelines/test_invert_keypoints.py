@@ -215,9 +215,9 @@ def test_keys_that_differ_only_in_case(tmp_path: Path, small: Path, monkeypatch:
     assert invert(database, tmp_path / "out", inverter=small).images == 2
 
 
-@pytest.mark.parametrize("options", [{"shard": (0, 2)}, {"engine": "ray"}])
+@pytest.mark.parametrize("options", [{"shard": (0, 2)}, {"engine": "ray"}, {"workers": 2}])
 def test_shards_and_engines_are_for_features(tmp_path: Path, small: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"keypoints.*shard and engine"):
+    with pytest.raises(ValueError, match=r"keypoints.*shard, engine and workers"):
         invert(DATABASE, tmp_path / "out", inverter=small, **options)
     assert list(tmp_path.iterdir()) == []
 

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import preimage
 from conftest import Run
@@ -34,18 +35,13 @@ from preimage.pipelines.ray_workers import Cluster
 from preimage.pipelines.shared_folder import check_shared, folder_token
 from preimage.representations import create_representation
 from preimage.store import FeatureStore, open_writer, read_index
+from ray_warnings import ignore_ray_warnings
 
 ray = pytest.importorskip("ray")
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 
-pytestmark = [
-    # Ray Data warns of options of its own that it sets itself.
-    pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\..*"),
-    # Older versions of Ray do not wait for the services that they start, and leave their logs open.
-    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:unclosed file .*session_.*logs:ResourceWarning"),
-]
+pytestmark = ignore_ray_warnings
 
 HOG = create_representation("hog")
 KILLS = int(os.environ.get("PREIMAGE_KILLS", "2"))
@@ -116,6 +112,23 @@ def test_store_is_byte_identical_after_a_bad_image_and_a_killed_worker(two_sizes
     assert [now for now, _ in done] == sorted({now for now, _ in done}), "each shard is counted once"
 
 
+@pytest.mark.usefixtures("short_shards")
+def test_a_job_with_a_network_can_be_sent(photo_folder: Path, tmp_path: Path) -> None:
+    network = preimage.Network(Cnn(), preimage.Preprocessing(SIDE)).representation("features.3")
+    extraction = Extraction(network, SIDE, "float32", 3, torch.device("cpu"), skip_bad=False)
+    sources = list_images(photo_folder)[:4]
+    expected = extract(network, sources, tmp_path / "local", batch_size=3, device="cpu")
+    with open_writer(tmp_path / "f", network.spec, "float32", count=4, length=4, source={}) as store:
+        with folder_token(store.folder) as token:
+            job = _ShardJob(token, store.index, extraction, "cpu")
+            write = ray.cloudpickle.loads(ray.cloudpickle.dumps(job)).start()
+            store.add(write((0, sources)))
+        store.finish()
+    for key, features in FeatureStore(tmp_path / "f").items():
+        np.testing.assert_array_equal(features, expected[key])
+
+
+@pytest.mark.nightly
 @pytest.mark.usefixtures("cluster", "short_shards", "one_thread")
 def test_network_is_sent_to_the_workers(photo_folder: Path, tmp_path: Path) -> None:
     network = preimage.Network(Cnn(), preimage.Preprocessing(SIDE)).representation("features.3")
