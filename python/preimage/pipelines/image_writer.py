@@ -26,10 +26,15 @@ def output_folder(output: str | PathLike[str]) -> Path:
     return folder
 
 
-def image_paths(folder: Path, keys: Sequence[str]) -> list[Path]:
-    """Return the file of each key's image: all different, none outside the folder."""
+def check_names(keys: Sequence[str]) -> None:
+    """Raise ``ValueError`` unless the images of all keys can be files of different names."""
     if problem := file_problem(keys):
         raise ValueError(f"keys must be file names: {problem}")
+
+
+def image_paths(folder: Path, keys: Sequence[str]) -> list[Path]:
+    """Return the file of each key's image: all different, none outside the folder."""
+    check_names(keys)
     return [_image_path(folder, key) for key in keys]
 
 

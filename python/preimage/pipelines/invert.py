@@ -15,7 +15,7 @@ from preimage.inverters import resolve_device
 from preimage.io import FeatureFile, is_keypoint_file, read_keypoints
 from preimage.io.arrays import is_array_file
 from preimage.io.shards import MAX_SPEC_CHARACTERS, parse_spec
-from preimage.pipelines.image_writer import image_paths, output_folder
+from preimage.pipelines.image_writer import check_names, output_folder
 from preimage.pipelines.invert_batches import Inversion, Size, index_ranges
 from preimage.pipelines.invert_features import invert_features, open_features
 from preimage.pipelines.invert_keypoints import KeypointOptions, invert_keypoints
@@ -166,7 +166,7 @@ def _invert_features(
     network, name = fitting_inverter(inverter, file.spec, os.fspath(file.path))
     ranges = index_ranges(len(file), inversion.batch_size)[shard[0] :: shard[1]]
     if engine != "local" or shard != (0, 1):
-        image_paths(inversion.folder, list(file))  # checks that the names of all images are different, not only of some
+        check_names(list(file))  # of all images, also of those that other processes write
     with connect(engine, workers) as cluster:
         if cluster is None:
             invert_features(file, ranges, Reconstructor(None, network, resolve_device(device)), inversion)
