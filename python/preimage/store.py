@@ -18,6 +18,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -71,8 +72,6 @@ class FeatureStore(FeatureFile):
     def __init__(self, path: StrPath) -> None:
         self.index: Index | None = None
         self._shards: list[Shard] = []
-        self._mapped: dict[int, None] = {}  # numbers of the mapped shards, the most recently used last
-        self._lock = threading.Lock()
         if os.path.isdir(path):
             self.index = _complete_index(Path(path))
             self._shards = [_shard(Path(path), self.index, entry) for entry in self.index.shards if entry.images]
@@ -93,9 +92,7 @@ class FeatureStore(FeatureFile):
             self._shards = [opened]
             spec, dtype = opened.spec, opened.dtype
         keys = [key for shard in self._shards for key in shard.keys] if len(self._shards) != 1 else self._shards[0].keys
-        self._starts = [0]
-        for shard in self._shards:
-            self._starts.append(self._starts[-1] + len(shard.keys))
+        self._mapped = _MappedShards(self._shards)
         super().__init__(
             path,
             spec,
@@ -103,7 +100,7 @@ class FeatureStore(FeatureFile):
             original_sizes=_joined([shard.original_sizes for shard in self._shards]),
             processed_sizes=_joined([shard.processed_sizes for shard in self._shards]),
             dtype=dtype,
-            load=self._from_shard,
+            load=self._mapped.features,
         )
         if len(self._positions) < len(keys):
             raise FileFormatError(path, "two images have the same key")
@@ -132,7 +129,7 @@ class FeatureStore(FeatureFile):
                 shard.verify()
             except FileFormatError as error:
                 yield error
-            self._use(number)
+            self._mapped.use(number)
 
     def batches(self, size: int) -> Iterator[tuple[list[str], NDArray[Any], NDArray[np.int32], NDArray[np.int32]]]:
         """Yield batches of at most `size` consecutive images with features of one shape.
@@ -152,13 +149,27 @@ class FeatureStore(FeatureFile):
             yield list(self._keys[position:end]), np.stack(stacked), *sizes
             position = end
 
-    def _from_shard(self, position: int) -> NDArray[Any]:
+
+class _MappedShards:
+    """Read the features of shards by position in all of them, and keep the number of mapped files small.
+
+    Apart from the store, because a store that refers to itself would keep its files mapped until the next garbage
+    collection, and Windows neither deletes nor replaces a mapped file.
+    """
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self._shards = shards
+        self._starts = list(itertools.accumulate((len(shard.keys) for shard in shards), initial=0))
+        self._mapped: dict[int, None] = {}  # numbers of the mapped shards, the most recently used last
+        self._lock = threading.Lock()
+
+    def features(self, position: int) -> NDArray[Any]:
         which = bisect.bisect_right(self._starts, position) - 1
         features = self._shards[which].features(position - self._starts[which])
-        self._use(which)
+        self.use(which)
         return features
 
-    def _use(self, which: int) -> None:
+    def use(self, which: int) -> None:
         """Record the use of a shard, and unmap the least recently used one if too many are mapped."""
         with self._lock:
             self._mapped.pop(which, None)

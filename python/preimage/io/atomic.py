@@ -149,9 +149,14 @@ def naming_full_disk(path: StrPath) -> Iterator[None]:
 
 
 def move_into_place(finished: Path, output: StrPath) -> None:
-    """Rename a file within one file system and sync its folder. A link at `output` is followed."""
+    """Rename a file within one file system and sync its folder. A link at `output` is followed.
+
+    Raises:
+        OSError: Any error of the operating system, with `output` as its path.
+    """
     target = Path(os.path.realpath(output))
-    os.replace(finished, target)
+    with with_path(output):
+        os.replace(finished, target)
     sync_folders([target.parent])
 
 
