@@ -35,6 +35,7 @@ test: lint
 # fuzzing.
 nightly: lint
 	$(INSTALL) --force-reinstall --no-deps .
+	$(INSTALL) ziglang==0.14.1 # compiles for other systems, with warnings as errors
 	HYPOTHESIS_PROFILE=nightly MUTATIONS=2000 BIT_FLIPS=200 PREIMAGE_KILLS=50 CALLS=100000 LEAK_CALLS=10000 \
 	    $(PYTEST) --durations 20 -m ""
 	$(BIN)/python tests/helpers/triton_resources.py
@@ -97,7 +98,7 @@ $(VENV)/bin/python:
 
 clean:
 	$(PYTHON) benchmarks/gpu_check unpack # what it has moved aside is in build/
-	rm -rf $(VENV) build demo
+	rm -rf $(VENV) build demo dist
 
 # The wheel for this Python and machine, with all GPU architectures if nvcc is found, and the source distribution, into
 # dist/. `auditwheel` gives the wheel the oldest manylinux tag that its symbols allow.
