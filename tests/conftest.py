@@ -41,6 +41,22 @@ if importlib.util.find_spec("hypothesis"):  # a machine with a GPU may have litt
 
 SHARED = ROOT.parent / "shared"
 
+# An installed wheel is also tested with a copy of this folder alone, without what these files read.
+collect_ignore = [
+    "benchmarks",
+    "native/test_cuda_build.py",
+    "native/test_native_build.py",
+    "ops/test_dense_sift_blocks.py",
+    "ops/test_hog_blocks.py",
+    "ops/test_lbp_blocks.py",
+    "packaging/test_cross_compile.py",
+    "packaging/test_wheel_settings.py",
+    "representations/test_plugins.py",
+    "test_cluster_examples.py",
+    "test_code_blocks.py",
+    "test_examples.py",
+] * (not (ROOT / "csrc").exists())
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,7 +17,6 @@ from preimage.ops import _native
 CMAKE = shutil.which("cmake")
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 
-needs_source = pytest.mark.skipif(not (ROOT / "CMakeLists.txt").exists(), reason="the sources are not here")
 needs_cmake = pytest.mark.skipif(CMAKE is None or COMPILER is None, reason="CMake or a C++ compiler is not installed")
 
 
@@ -26,7 +25,6 @@ def configure(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
-@needs_source
 @needs_cmake
 def test_cuda_on_without_nvcc_fails_at_once_and_says_so(tmp_path: Path) -> None:
     begin = time.monotonic()
@@ -38,7 +36,6 @@ def test_cuda_on_without_nvcc_fails_at_once_and_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / "build.ninja").exists() and not (tmp_path / "Makefile").exists()
 
 
-@needs_source
 @needs_cmake
 def test_cuda_option_is_checked(tmp_path: Path) -> None:
     result = configure(tmp_path, "-DPREIMAGE_CUDA=YES")
@@ -46,14 +43,12 @@ def test_cuda_option_is_checked(tmp_path: Path) -> None:
     assert "PREIMAGE_CUDA must be AUTO, ON or OFF, got 'YES'" in result.stderr
 
 
-@needs_source
 @needs_cmake
 def test_cuda_auto_without_nvcc_goes_on(tmp_path: Path) -> None:
     result = configure(tmp_path, f"-DCMAKE_CUDA_COMPILER={tmp_path}/nvcc")
     assert "CUDA code: FALSE" in result.stdout
 
 
-@needs_source
 @needs_cmake
 def test_prebuilt_kernels_must_be_of_these_sources(tmp_path: Path) -> None:
     """The digest is in the source that the build writes; here a file with that text stands in for the archive."""
@@ -73,7 +68,6 @@ def test_prebuilt_kernels_must_be_of_these_sources(tmp_path: Path) -> None:
     assert refused.returncode != 0 and "is for cpu, not 90-real" in " ".join(refused.stderr.split())
 
 
-@needs_source
 @pytest.mark.skipif(COMPILER is None or shutil.which("nm") is None, reason="no compiler or no nm")
 @pytest.mark.skipif("avx2" not in (ROOT / "CMakeLists.txt").read_text(), reason="no x86 kernels")
 @pytest.mark.parametrize("descriptor", ["hog", "lbp", "dense_sift", "sift"])

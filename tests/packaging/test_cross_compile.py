@@ -15,10 +15,7 @@ from preimage.ops import _native
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 
-needs_source = pytest.mark.skipif(not (ROOT / "csrc").exists(), reason="the sources are not here")
 
-
-@needs_source
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 @pytest.mark.skipif("avx2" not in _native.instruction_sets(), reason="no x86-64 processor with AVX2")
 def test_processor_names_the_instruction_sets_that_the_compilers_runtime_does(tmp_path: Path) -> None:
@@ -35,7 +32,6 @@ def test_processor_names_the_instruction_sets_that_the_compilers_runtime_does(tm
     assert [*found.split(), "portable"] == _native.instruction_sets()
 
 
-@needs_source
 @pytest.mark.nightly
 @pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="ziglang is not installed")
 @pytest.mark.parametrize("target", cross_compile.EMULATORS)

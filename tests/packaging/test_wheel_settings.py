@@ -14,8 +14,6 @@ import pytest
 
 from paths import ROOT
 
-pytestmark = pytest.mark.skipif(not (ROOT / ".github").exists(), reason="the sources are not here")
-
 PLATFORMS = {
     "linux": {"manylinux_x86_64", "manylinux_aarch64"},
     "macos": {"macosx_arm64", "macosx_x86_64"},
