@@ -92,7 +92,7 @@ def test_compile_without_breaks_and_with_few_recompilations(name: str) -> None:
 
 
 # Warnings of torch 2.13's compiler on import.
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler")
 def test_compile_with_the_default_backend() -> None:
     torch._dynamo.reset()

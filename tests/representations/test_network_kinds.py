@@ -17,7 +17,7 @@ from tolerances import NETWORK
 
 PREPROCESSING = preimage.Preprocessing(SIDE)
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*torch.jit:DeprecationWarning", "ignore:.*quantiz:DeprecationWarning", "ignore:.*quantiz:UserWarning"
+    "ignore:.*torch.jit", "ignore:.*quantiz:DeprecationWarning", "ignore:.*quantiz:UserWarning"
 )
 
 

@@ -200,7 +200,7 @@ def test_files_that_are_no_weights_are_named(tmp_path: Path, suffix: str, conten
     assert "weights_only" not in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_torchscript_is_no_state_dict(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "w.pt")
     with pytest.raises(FileFormatError, match=r"TorchScript.*state_dict\(\)"):
