@@ -232,13 +232,18 @@ def test_a_run_of_another_version(photo_folder: Path, tmp_path: Path) -> None:
 
 def test_the_second_ctrl_c_stops_at_once_but_not_the_second_sigterm() -> None:
     """Slurm sends SIGTERM to all processes of a job, and torchrun passes on its own."""
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(KeyboardInterrupt), interruptible() as interrupted:
-        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
-            signal.raise_signal(number)
-        assert interrupted.is_set()
-        signal.raise_signal(signal.SIGINT)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        with pytest.raises(KeyboardInterrupt), interruptible() as interrupted:
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+                signal.raise_signal(number)
+            assert interrupted.is_set()
+            signal.raise_signal(signal.SIGINT)
+        assert {number: signal.getsignal(number) for number in handlers} == handlers
+    finally:
+        for number, handler in before.items():  # SIGINT may be ignored, as in the background of a shell
+            signal.signal(number, handler)
 
 
 def test_errors_are_one_line_on_the_command_line(run: Run, photo_folder: Path, tmp_path: Path) -> None:
