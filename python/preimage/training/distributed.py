@@ -142,8 +142,8 @@ class ProcessGroup(Processes):
         self._timeout = timedelta(seconds=_timeout())
         self._device = self.device(device)
         self._store: Any = None  # a Store of torch.distributed, whose stubs lack it
-        self._patient: Any = None  # groups of all processes, without and with a timeout; the default one if `None`
-        self._prompt: Any = None
+        self._untimed: Any = None  # groups of all processes, without and with a timeout; the default one if `None`
+        self._timed: Any = None
 
     def join(self) -> None:
         """Connect to the other processes.
@@ -168,9 +168,9 @@ class ProcessGroup(Processes):
                 world_size=self.size,
                 timeout=self._timeout,
             )
-            self._patient = dist.new_group(backend="gloo", timeout=_LONG)
+            self._untimed = dist.new_group(backend="gloo", timeout=_LONG)
             if gpu:
-                self._prompt = dist.new_group(backend="gloo", timeout=self._timeout)
+                self._timed = dist.new_group(backend="gloo", timeout=self._timeout)
         kinds = self.gather((__version__, torch.__version__, str(fastest_dtype(self._device))))
         if len(set(kinds)) > 1:
             found = "; ".join(", ".join(kind) for kind in sorted(set(kinds)))
@@ -186,18 +186,18 @@ class ProcessGroup(Processes):
     def from_main(self, compute: Callable[[], T]) -> T:
         values: list[Any] = [compute() if self.is_main else None]
         with self.naming_failures():
-            dist.broadcast_object_list(values, 0, self._patient)
+            dist.broadcast_object_list(values, 0, self._untimed)
         result: T = values[0]
         return result
 
     def barrier(self) -> None:
         with self.naming_failures():
-            dist.barrier(self._patient)
+            dist.barrier(self._untimed)
 
     def gather(self, value: T) -> list[T]:
         values: list[Any] = [None] * self.size
         with self.naming_failures():
-            dist.all_gather_object(values, value, self._patient)
+            dist.all_gather_object(values, value, self._untimed)
         return values
 
     def agree(self, number: float) -> float:
@@ -209,7 +209,7 @@ class ProcessGroup(Processes):
     def _sum(self, number: float) -> float:
         total = torch.tensor(number, dtype=torch.float64)
         with self.naming_failures():
-            dist.all_reduce(total, group=self._prompt)
+            dist.all_reduce(total, group=self._timed)
         return total.item()
 
     def mean(self, value: torch.Tensor) -> Callable[[], torch.Tensor]:
@@ -280,7 +280,7 @@ class ProcessGroup(Processes):
         if self._device.type == "cpu":
             self.leave()
         else:  # NCCL might wait for operations that will never end, until torch aborts them when the process ends
-            for group in filter(None, (self._patient, self._prompt)):
+            for group in filter(None, (self._untimed, self._timed)):
                 with suppress(RuntimeError):
                     dist.destroy_process_group(group)
 
