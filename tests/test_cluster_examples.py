@@ -70,7 +70,7 @@ def test_array_with_a_killed_task_merges_to_one_run(
     assert task("extract.sh", 0, 2, *arguments, KILLED="2") != 0
     assert [entry.number for entry in read_index(tmp_path / "f.hog.shards" / "0").shards] == [0]
     assert task("extract.sh", 1, 2, *arguments) == 0
-    assert task("extract.sh", 0, 1, *arguments, SHARDS="2") == 0, "a task that is started again by itself"
+    assert task("extract.sh", 0, 1, *arguments, SHARDS="2") == 0, "a single task, submitted again"
     assert run("merge", *sorted((tmp_path / "f.hog.shards").iterdir()), "-o", tmp_path / "f.hog")[0] == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(extract_batches, "shard_length", lambda image_bytes: 4)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import preimage
-from file_formats import FORMATS, PACKAGES
+from file_formats import FORMATS, format_of
 from mutations import RECORDS, SPEC
 from native_functions import FUNCTIONS, photographs
 from preimage.inverters import Inverter
@@ -83,9 +83,7 @@ def test_errors(call: Callable[[torch.Tensor], object]) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_readers(tmp_path: Path, name: str) -> None:
-    form = FORMATS[name]
-    if form.suffix in PACKAGES:
-        pytest.importorskip(PACKAGES[form.suffix])
+    form = format_of(name)
     path = tmp_path / f"f{form.suffix}"
     form.writers[0](path)
     complete = path.read_bytes()

@@ -25,7 +25,7 @@ EMULATORS = {
     "x86_64-macos": None,
     "x86_64-windows-gnu": ["wine64"],
 }
-"""How programs for each target are started here; ``None`` where they are only compiled."""
+"""Command that starts programs of a target; ``None`` where they are only compiled."""
 
 _WINE = "/usr/lib/wine"  # where Debian keeps wine64
 _SETS = {

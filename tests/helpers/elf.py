@@ -12,7 +12,7 @@ _NEEDED, _STRING_TABLE, _RPATH, _RUNPATH = 1, 5, 15, 29  # tags of the dynamic s
 
 
 class Dynamic(NamedTuple):
-    """What the dynamic section says to the loader."""
+    """Contents of the dynamic section, which the loader reads."""
 
     needed: tuple[str, ...]
     """Libraries to load."""

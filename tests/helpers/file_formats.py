@@ -342,3 +342,11 @@ IMAGE_FORMATS = {
 
 PACKAGES = {".h5": "h5py", ".parquet": "pyarrow"}  # optional ones, by suffix
 FORMATS = ARRAY_FORMATS | TEXT_FORMATS | KEYPOINT_FORMATS | WEIGHT_FORMATS | IMAGE_FORMATS
+
+
+def format_of(name: str) -> Format:
+    """Return a format, or skip the test if the optional package that reads it is not installed."""
+    form = FORMATS[name]
+    if form.suffix in PACKAGES:
+        pytest.importorskip(PACKAGES[form.suffix])
+    return form

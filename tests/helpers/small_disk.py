@@ -40,7 +40,7 @@ COMMANDS = {
 
 @dataclasses.dataclass
 class Outcome:
-    """What happened to a command without room.
+    """Outcome of a command on a disk without room.
 
     Attributes:
         command: Name of the command.

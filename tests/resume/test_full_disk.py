@@ -97,7 +97,7 @@ class _BrokenFile(io.FileIO):
 
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
 def test_errors_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """Those of the operating system name the temporary file, or none."""
+    """Replace the operating system's path, which is that of the temporary file or missing."""
 
     def fails(*arguments: Any) -> Any:
         raise OSError(errno.EIO, "Input/output error", *(["temporary"] if call in ("open", "replace") else []))

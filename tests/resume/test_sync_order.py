@@ -28,7 +28,7 @@ Inode = tuple[int, int]
 
 
 class _Disk:
-    """What would survive a loss of power: synchronized files, under names in synchronized folders."""
+    """Record what would survive a power failure: synchronized files whose names are in synchronized folders."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from file_formats import FORMATS, PACKAGES
+from file_formats import FORMATS, format_of
 from mutations import MUTATIONS, OWN_MUTATIONS, mutated
 from own_files import own_files
 from preimage.errors import FileFormatError
@@ -20,9 +20,7 @@ SEALED = {name: kind for name, kind in OWN_FILES.items() if kind.seal}
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_damaged_files_are_read_or_rejected(tmp_path: Path, name: str) -> None:
-    form = FORMATS[name]
-    if form.suffix in PACKAGES:
-        pytest.importorskip(PACKAGES[form.suffix])
+    form = format_of(name)
     path = tmp_path / f"f{form.suffix}"
     seeds = []
     for write in form.writers:

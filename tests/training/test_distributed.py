@@ -216,7 +216,7 @@ def test_every_photograph_once_per_epoch(photos: Path, size: int) -> None:
 
 @pytest.mark.parametrize(("name", "representation"), [("crops", "hog"), ("workers", "sift")])
 def test_the_shares_are_the_batch(photos: Path, tmp_path: Path, name: str, representation: str) -> None:
-    """Each process finds the bad image by itself, or does not meet it at all."""
+    """Give each process its rows of the batch, whether or not it decodes the bad image."""
     config = small_config(photos, tmp_path, representation=representation, skip_bad=True, batch_size=6)
     whole = open_dataset(config)[1]
     shares = [open_dataset(config)[1] for _ in range(3)]
@@ -232,7 +232,7 @@ def test_the_shares_are_the_batch(photos: Path, tmp_path: Path, name: str, repre
 def test_gradients_are_exchanged_during_the_backward_pass(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of the fused decoder are exchanged before those of the first layer are computed."""
+    """Exchange the fused decoder's gradients before the first layer's are computed."""
     address = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     for name, value in address.items():
         monkeypatch.setenv(name, value)

@@ -111,7 +111,7 @@ def read_row(path: str, row: int) -> bytes:
 
 
 class _Kept(Generic[T]):
-    """What was read last, by path, version and more. Each is read by one thread, while others that need it wait."""
+    """Keep what was read last. Each value is read by one thread, while the others that need it wait."""
 
     def __init__(self, count: int) -> None:
         self._count = count

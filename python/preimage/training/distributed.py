@@ -60,7 +60,7 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes files."""
+        """Return whether this is the process that writes files."""
         return self.rank == 0
 
     def rows(self, batch_size: int) -> slice:
