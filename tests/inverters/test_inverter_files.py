@@ -75,7 +75,7 @@ def test_an_inverter_of_version_0_1_loads(inverter: Inverter, tmp_path: Path) ->
     torch.testing.assert_close(old(features), inverter(features))
     # A new file has the present names.
     config = json.loads((old.save(tmp_path / "new") / "config.json").read_text())
-    assert config["format_version"] == 3 and config["output_region"] == {"image_size": 64, "crop": 32, "size": 16}
+    assert config["format_version"] == 4 and config["output_region"] == {"image_size": 64, "crop": 32, "size": 16}
     assert "view" not in config and config["spec"]["parameters"] == {"color": "luma"}
 
 

@@ -5,13 +5,16 @@ A config is a frozen dataclass of plain values. The input of a network is featur
 output is (B, 3, h·stride, w·stride), images minus the mean color. If a network has a ``side``, its input is vectors (B,
 C) instead, and its output (B, 3, side, side). If ``log_floor`` is above zero, features are replaced by log(max(x,
 log_floor)) before they are standardized.
+
+Every network is an encoder, stages that may each double the map, and a head, a chain of layers to the image. Samples
+share the encoder, see `preimage.inverters.sampler`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -28,9 +31,14 @@ from preimage.inverters.layers import (
     halvings,
     out_channels,
 )
+from preimage.nn import UpConvChain
 from preimage.old_names import ARCHITECTURE_FIELDS, renamed
 
 _MOST_BLOCKS = 100
+
+Stage = tuple[
+    nn.Module, nn.Module
+]  # enlarges the map, or does not; then, after the skip of that size is added, refines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,39 +124,65 @@ class UShapedConfig:
 ArchitectureConfig = TwoStreamConfig | SingleStreamConfig | UShapedConfig
 
 
-class TwoStream(nn.Module):
-    """See `TwoStreamConfig`."""
+class Architecture(nn.Module):
+    """A network from features to images, in three parts: encoder, stages and head."""
 
     margin = (0, 0)
     standardized = True
     side: int | None = None
     log_floor = 0.0
+    multiple: int
+    stride: int
+    encoded_channels: int  # of the last map of `encode`
+
+    def encode(self, features: torch.Tensor) -> list[torch.Tensor]:
+        """Return the skips, the finest first, and the map that the first stage takes, of features (B, C, h, w)."""
+        raise NotImplementedError
+
+    def stages(self) -> list[Stage]:
+        """Return the stages in order. A skip of its size is added to the output of each that enlarges the map."""
+        raise NotImplementedError
+
+    def to_image(self) -> UpConvChain:
+        """Return the layers after the last stage, the last of which computes the image."""
+        raise NotImplementedError
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.to_image()(self._decoded(features))
+
+    def distance(self, features: torch.Tensor, images: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+        """Return the distances (B,) of forward(features) + mean to images / 255, of images (B, 3, H, W) uint8."""
+        return self.to_image().distance(self._decoded(features), images, mean)
+
+    def _decoded(self, features: torch.Tensor) -> torch.Tensor:
+        return run_stages(self.stages(), self.encode(features))
+
+
+class TwoStream(Architecture):
+    """See `TwoStreamConfig`."""
 
     def __init__(self, in_channels: int, config: TwoStreamConfig) -> None:
         super().__init__()
         context, detail = (out_channels(in_channels, layers) for layers in (config.context, config.detail))
+        self.encoded_channels = context + detail
         self.multiple = 2 ** halvings(config.context)
         self.stride = 2 ** doublings(config.joint)
         self.context = chain(in_channels, config.context)
         self.detail = chain(in_channels, config.detail)
         self.joint = chain(context + detail, config.joint, last_is_image=True)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.joint(self._streams(features))
+    def encode(self, features: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.cat((self.context(features), self.detail(features)), dim=1)]
 
-    def distance(self, features: torch.Tensor, images: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-        """Return the distances (B,) of forward(features) + mean to images / 255, of images (B, 3, H, W) uint8."""
-        return self.joint.distance(self._streams(features), images, mean)
+    def stages(self) -> list[Stage]:
+        return []
 
-    def _streams(self, features: torch.Tensor) -> torch.Tensor:
-        return torch.cat((self.context(features), self.detail(features)), dim=1)
+    def to_image(self) -> UpConvChain:
+        return self.joint
 
 
-class SingleStream(nn.Module):
+class SingleStream(Architecture):
     """See `SingleStreamConfig`."""
-
-    margin = (0, 0)
-    standardized = True
 
     def __init__(self, in_channels: int, config: SingleStreamConfig) -> None:
         super().__init__()
@@ -161,24 +195,26 @@ class SingleStream(nn.Module):
         self.stride = 2 ** (up - down)
         self.log_floor = config.log_floor
         self.layers = chain(in_channels, config.layers, last_is_image=True)
+        first_up = next(i for i, layer in enumerate(map(Layer.parse, config.layers)) if layer.kind == "up")
+        self._first_up, self.encoded_channels = first_up, out_channels(in_channels, config.layers[:first_up])
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.layers(features)
+    def encode(self, features: torch.Tensor) -> list[torch.Tensor]:
+        return [UpConvChain(*list(self.layers)[: self._first_up])(features)]
 
-    def distance(self, features: torch.Tensor, images: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-        """Return the distances (B,) of forward(features) + mean to images / 255, of images (B, 3, H, W) uint8."""
-        return self.layers.distance(features, images, mean)
+    def stages(self) -> list[Stage]:
+        return []
+
+    def to_image(self) -> UpConvChain:
+        return UpConvChain(*list(self.layers)[self._first_up :])
 
 
-class UShaped(nn.Module):
+class UShaped(Architecture):
     """See `UShapedConfig`."""
-
-    side: int | None = None
-    log_floor = 0.0
 
     def __init__(self, in_channels: int, config: UShapedConfig) -> None:
         super().__init__()
         widths = config.widths
+        self.encoded_channels = widths[-1]
         down, up = halvings(config.entry), doublings(config.entry) + len(config.head) + 1
         if up < down:
             raise ValueError(f"the entry halves the features {down} times, but the rest doubles them only {up} times")
@@ -213,12 +249,21 @@ class UShaped(nn.Module):
         head = [f"up {channels}" for channels in (*config.head, 3)]
         self.head = chain(widths[0], head, last_is_image=True)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.head(self._decoded(features))
+    def encode(self, features: torch.Tensor) -> list[torch.Tensor]:
+        x = self.stem(self._entered(features))
+        skips = []
+        for down, blocks in zip(self.down, self.blocks_down, strict=False):
+            x = blocks(x)
+            skips.append(x)
+            x = down(x)
+        return [*skips, x]
 
-    def distance(self, features: torch.Tensor, images: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-        """Return the distances (B,) of forward(features) + mean to images / 255, of images (B, 3, H, W) uint8."""
-        return self.head.distance(self._decoded(features), images, mean)
+    def stages(self) -> list[Stage]:
+        enlarging = zip(reversed(self.up), reversed(self.blocks_up), strict=True)
+        return [(nn.Identity(), self.blocks_down[-1]), *enlarging]
+
+    def to_image(self) -> UpConvChain:
+        return self.head
 
     def _entered(self, features: torch.Tensor) -> torch.Tensor:
         """Return the features at the resolution of the first size, the input of the stem."""
@@ -227,17 +272,26 @@ class UShaped(nn.Module):
         entered = self.entry(self.splat.scaled(features))
         return torch.cat((entered, self.splat(features).to(entered)), dim=1)
 
-    def _decoded(self, features: torch.Tensor) -> torch.Tensor:
-        x = self.stem(self._entered(features))
-        skips = []
-        for down, blocks in zip(self.down, self.blocks_down, strict=False):
-            x = blocks(x)
-            skips.append(x)
-            x = down(x)
-        x = self.blocks_down[-1](x)
-        for up, blocks, skip in zip(reversed(self.up), reversed(self.blocks_up), reversed(skips), strict=True):
-            x = blocks(up(x) + skip)
-        return x
+
+def run_stages(
+    stages: Iterable[Stage],
+    encoded: Sequence[torch.Tensor],
+    add_noise: Callable[[int, torch.Tensor], torch.Tensor] = lambda _, x: x,
+) -> torch.Tensor:
+    """Return the output of stages for the output of the encoder.
+
+    Args:
+        stages: The stages, see `Architecture.stages`.
+        encoded: Skips and the map that the first stage takes.
+        add_noise: Called with the index of each stage and its map before that is refined; returns the map to refine.
+    """
+    *skips, x = encoded
+    for index, (enlarge, refine) in enumerate(stages):
+        x = enlarge(x)
+        if skips and not isinstance(enlarge, nn.Identity):
+            x = x + skips.pop()
+        x = refine(add_noise(index, x))
+    return x
 
 
 def _blocks(channels: int, count: int, repeat_edges: bool) -> nn.Sequential:
@@ -256,7 +310,7 @@ _NETWORKS: dict[str, tuple[type[Any], type[Any]]] = {
 }
 
 
-def build(in_channels: int, config: ArchitectureConfig) -> TwoStream | SingleStream | UShaped:
+def build(in_channels: int, config: ArchitectureConfig) -> Architecture:
     """Return the network of a config, initialized from torch's global random state."""
     return _NETWORKS[config.architecture][1](in_channels, config)
 

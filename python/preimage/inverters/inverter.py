@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,11 @@ from preimage.inverters.device import resolve_device
 from preimage.inverters.layers import upconv_weights
 from preimage.inverters.output_region import OutputRegion, placed, resized
 from preimage.inverters.quantization import dequantized, quantized
+from preimage.inverters.sampler import Noise, Sampler, SamplerConfig
 from preimage.old_names import TRAINING_NOTES, renamed
 from preimage.spec import Spec
+
+_WEIGHTS = ("network.", "sampler.")  # prefixes of the weights that may be stored in less than float32
 
 
 class Inverter(nn.Module):
@@ -34,6 +37,7 @@ class Inverter(nn.Module):
         training_notes: Plain JSON values about the training, stored in ``config.json``.
         output_region: Part of an image that is reconstructed, for features of images of one size only; ``None`` if
             features of images of any size are inverted to whole images.
+        sampler: Amount of noise of the network that draws samples; ``None`` for an inverter that cannot sample.
 
     Raises:
         ValueError: A network for maps with a spec of vectors or the reverse; a stride that is not the spec's; an output
@@ -50,6 +54,7 @@ class Inverter(nn.Module):
         config: ArchitectureConfig,
         training_notes: dict[str, Any] | None = None,
         output_region: OutputRegion | None = None,
+        sampler: SamplerConfig | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -72,6 +77,7 @@ class Inverter(nn.Module):
                 f"the network returns images of {self.network.side} pixels, but output_region.size is "
                 f"{output_region.size}"
             )
+        self.sampler = None if sampler is None else Sampler(self.network, sampler)
         self.register_buffer("feature_mean", torch.zeros(spec.channels))
         self.register_buffer("feature_deviation", torch.ones(spec.channels))
         self.register_buffer("image_mean", torch.full((3,), 0.5))
@@ -109,10 +115,150 @@ class Inverter(nn.Module):
 
     def reconstruct(self, features: torch.Tensor) -> torch.Tensor:
         """Return the images of `forward` before clamping, for checked features (B, C, h, w) or (B, C)."""
-        image = self.network(self._arranged(features)).float()
+        return self._cropped(self.network(self._arranged(features)), features)
+
+    @property
+    def can_sample(self) -> bool:
+        """Whether `sample` and `moments` are available."""
+        return self.sampler is not None
+
+    def sample(
+        self,
+        features: torch.Tensor | npt.NDArray[Any],  # [..., C, h, w] or [..., C]
+        n: int = 4,
+        seed: int = 0,
+        spread: float = 1.0,
+        size: Sequence[int] | None = None,
+        *,
+        positions: Sequence[int] | None = None,
+    ) -> torch.Tensor:  # [..., n, 3, H, W]
+        """Draw images that the features allow: what they determine is alike in all of them, the rest differs.
+
+        Args:
+            features: Floating-point features (..., C, h, w), or vectors (..., C).
+            n: Number of images for each set of features.
+            seed: Seed of the noise. A draw depends on the seed, its number and the position of the features, but not on
+                the batch or the device (up to rounding).
+            spread: Factor of the noise: 1 for images that differ as much as the photographs with such features do,
+                less for more typical and more similar ones.
+            size: (H, W) of the images, see `forward`.
+            positions: Position of each set of features in a larger set, which its noise is keyed by; by default 0, 1,
+                ..., over all leading dimensions.
+
+        Returns:
+            (..., n, 3, H, W) float32 RGB in [0, 1], on the device of the inverter.
+
+        Raises:
+            TypeError: Features that are not floating-point.
+            ValueError: An inverter that cannot sample; n below 1; a negative seed, position or spread; or any of
+                `forward`.
+        """
+        leading, batch = self._flattened(features)
+        draws = list(self._draws(batch, n, seed, spread, size, positions))
+        return torch.stack(draws, dim=1).unflatten(0, leading) if leading else torch.stack(draws, dim=1)[0]
+
+    def moments(
+        self,
+        features: torch.Tensor | npt.NDArray[Any],  # [..., C, h, w] or [..., C]
+        n: int = 16,
+        seed: int = 0,
+        size: Sequence[int] | None = None,
+        *,
+        positions: Sequence[int] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # [..., 3, H, W], [..., 3, H, W]
+        """Return the mean of n samples, and their standard deviation: small where the features determine the image.
+
+        Args:
+            features: Floating-point features (..., C, h, w), or vectors (..., C).
+            n: Number of samples, at least 2.
+            seed: Seed of the noise, see `sample`.
+            size: (H, W) of the images, see `forward`.
+            positions: See `sample`.
+
+        Returns:
+            Mean and deviation (with n - 1 degrees of freedom) of each value, both (..., 3, H, W) float32.
+
+        Raises:
+            TypeError: Features that are not floating-point.
+            ValueError: n below 2, or any of `sample`.
+        """
+        if n < 2:
+            raise ValueError(f"n must be at least 2 for a deviation, got {n}")
+        leading, batch = self._flattened(features)
+        mean, squares = torch.zeros(()), torch.zeros(())
+        for count, images in enumerate(self._draws(batch, n, seed, 1.0, size, positions), 1):
+            difference = images - mean.to(images)  # Welford's sums
+            mean = mean.to(images) + difference / count
+            squares = squares.to(images) + difference * (images - mean)
+        deviation = (squares / (n - 1)).sqrt()
+        if not leading:
+            return mean[0], deviation[0]
+        return mean.unflatten(0, leading), deviation.unflatten(0, leading)
+
+    def encode(self, features: torch.Tensor) -> list[torch.Tensor]:
+        """Return the output of the network's encoder for checked features (B, C, h, w) or (B, C)."""
+        return self.network.encode(self._arranged(features))
+
+    def draw(
+        self,
+        features: torch.Tensor,  # [B, C, h, w] or [B, C]
+        encoded: Sequence[torch.Tensor],
+        *,
+        seed: int,
+        positions: Sequence[int],
+        draw: int,
+        spread: float = 1.0,
+    ) -> torch.Tensor:  # [B, 3, H, W]
+        """Return one sample for each set of features before clamping, see `sample`.
+
+        Args:
+            features: Checked features.
+            encoded: `encode` of them.
+            seed: Seed of the noise.
+            positions: Position of each set of features.
+            draw: Number of the sample.
+            spread: Factor of the noise.
+        """
+        assert self.sampler is not None
+        sizes = self.sampler.sizes(encoded)
+        noise = Noise.draw(self.sampler.config, sizes, seed=seed, positions=positions, draw=draw, spread=spread)
+        return self._cropped(self.sampler(encoded, noise.to(self.image_mean.device)), features)
+
+    def _draws(
+        self,
+        batch: torch.Tensor,
+        n: int,
+        seed: int,
+        spread: float,
+        size: Sequence[int] | None,
+        positions: Sequence[int] | None,
+    ) -> Iterator[torch.Tensor]:
+        """Yield n batches of images, clamped and of the given size."""
+        if self.sampler is None:
+            able = ", ".join(pretrained.pretrained_samplers()) or "none"
+            raise ValueError(
+                f"this inverter cannot sample (pretrained inverters that can: {able}); "
+                "preimage train --sampler --init INVERTER trains the part that does"
+            )
+        positions = range(len(batch)) if positions is None else positions
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        if seed < 0 or spread < 0 or min(positions, default=0) < 0:
+            raise ValueError(
+                f"seed, spread and positions must be at least 0, got {seed}, {spread} and {list(positions)[:4]}"
+            )
+        if len(positions) != len(batch):
+            raise ValueError(f"{len(batch)} sets of features need as many positions, got {len(positions)}")
+        encoded = self.encode(batch)
+        for index in range(n):
+            images = self.draw(batch, encoded, seed=seed, positions=positions, draw=index, spread=spread).clamp(0, 1)
+            yield images if size is None else self._resized(images, size)
+
+    def _cropped(self, image: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """Return the part of the network's output that the features cover, plus the mean color."""
         height, width = self.covered(*features.shape[2:])
         top, left = self._first_pixels(features)
-        return image[:, :, top : top + height, left : left + width] + self.image_mean[:, None, None]
+        return image[:, :, top : top + height, left : left + width].float() + self.image_mean[:, None, None]
 
     def distances(
         self,
@@ -205,7 +351,7 @@ class Inverter(nn.Module):
         if dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.int8):
             raise TypeError(f"dtype must be float32, float16, bfloat16 or int8, got {dtype}")
         state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        weights = {name: value for name, value in state.items() if name.startswith("network.")}
+        weights = {name: value for name, value in state.items() if name.startswith(_WEIGHTS)}
         if dtype == torch.int8:
             state |= quantized(weights, upconv_weights(self))
         else:
@@ -214,6 +360,7 @@ class Inverter(nn.Module):
             "spec": self.spec.to_dict(),
             "network": config_to_dict(self.config),
             "output_region": None if self.output_region is None else dataclasses.asdict(self.output_region),
+            "sampler": None if self.sampler is None else dataclasses.asdict(self.sampler.config),
             "training": self.training_notes,
         }
         return pretrained.write(Path(folder), fields, state)
@@ -260,6 +407,14 @@ class Inverter(nn.Module):
             )
         return features.to(self.image_mean), is_single
 
+    def _flattened(self, features: torch.Tensor | npt.NDArray[Any]) -> tuple[tuple[int, ...], torch.Tensor]:
+        """Return the leading dimensions of features, empty for those of one image, and the features as a batch."""
+        if isinstance(features, np.ndarray):
+            features = np.require(features, requirements="W")
+        features = torch.as_tensor(features)
+        leading = tuple(features.shape[: (-1 if self.network.side is not None else -3)])
+        return leading, self._checked(features.flatten(0, len(leading) - 1) if leading else features)[0]
+
     def _resized(self, images: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         """Crop or repeat up to a cell at the lower and right edge; resize an output region."""
         if isinstance(size, int):
@@ -302,12 +457,13 @@ def load_inverter(name_or_folder: str | os.PathLike[str], device: str | torch.de
 
 
 def _from_fields(fields: dict[str, Any]) -> Inverter:
-    region = fields.get("output_region")  # not in the first configs
+    region, sampler = fields.get("output_region"), fields.get("sampler")  # not in the first configs
     return Inverter(
         Spec.from_dict(fields["spec"]),
         config_from_dict(fields["network"]),
         renamed(fields["training"], TRAINING_NOTES),
         None if region is None else OutputRegion.from_dict(region),
+        None if sampler is None else SamplerConfig.from_dict(sampler),
     )
 
 

@@ -23,7 +23,7 @@ from preimage.old_names import INVERTER_FIELDS, renamed
 from preimage.spec import Spec
 
 FORMAT = "preimage-inverter"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4  # since 4 with a sampler, if any
 CHECKSUM_VERSION = 3  # first format version whose config has a checksum
 CONV2D_VERSION = 1  # format version with the weights of up-convolutions in the orientation of `conv2d`
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -145,6 +145,11 @@ def list_inverters() -> list[str]:
 def pretrained_folder(name: str) -> Path:
     """Return the folder of a pretrained inverter, even if the current folder contains one of the same name."""
     return _weights_folder() / name
+
+
+def pretrained_samplers() -> list[str]:
+    """Return the names of the pretrained inverters that can sample."""
+    return [name for name in list_inverters() if read_config(pretrained_folder(name)).get("sampler") is not None]
 
 
 def pretrained_specs() -> dict[str, Spec]:

@@ -1,0 +1,177 @@
+"""Draw several images that one set of features allows: a decoder with noise, which shares the inverter's encoder.
+
+Noise enters a map twice, a vector of it that is common to the whole image (its colors and brightness) by an affine
+change of the channels, and maps of it (details and their position) by a convolution. It enters from the coarsest map
+to those of a quarter of the image's side; finer noise leaves a grid of the up-convolutions in the images. Without
+noise, and with the weights that `Sampler` starts with, the output is that of the inverter's own decoder.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from preimage.inverters.architectures import Architecture, run_stages
+from preimage.nn import UpConv2d, UpConvChain
+
+_FINEST = 4  # pixels of the image per value of the finest map with noise
+_GAIN = 0.5  # largest relative change of a channel; without a limit, some vectors give images with broken colors
+_FIRST_DEVIATION = 0.01  # of the noise that an untrained sampler adds
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerConfig:
+    """Amount of noise.
+
+    Attributes:
+        vector: Length of the noise vector of an image.
+        maps: Number of noise maps at each size.
+    """
+
+    vector: int = 16
+    maps: int = 8
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if type(value) is not int or not 1 <= value <= 1024:
+                raise ValueError(f"the sampler's {name} must be an integer from 1 to 1024, got {value!r:.40}")
+
+    @classmethod
+    def from_dict(cls, fields: Any) -> SamplerConfig:
+        """Return the config with fields of a JSON file; ``ValueError`` for unknown, missing and invalid ones."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(fields, dict) or set(fields) != known:
+            raise ValueError(f"a sampler has the fields {sorted(known)}, got {fields!r:.80}")
+        return cls(**fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """The noise of a batch of images.
+
+    Attributes:
+        vector: (B, vector), of length √vector each.
+        maps: (B, maps, h, w) for each size, the coarsest first; standard normal.
+    """
+
+    vector: torch.Tensor
+    maps: list[torch.Tensor]
+
+    @classmethod
+    def draw(
+        cls,
+        config: SamplerConfig,
+        sizes: Sequence[tuple[int, int]],
+        *,
+        seed: int,
+        positions: Sequence[int],
+        draw: int,
+        spread: float = 1.0,
+    ) -> Noise:
+        """Return noise on the CPU.
+
+        That of an image depends on nothing but the seed, its position, the number of the draw, and the sizes.
+
+        Args:
+            config: Amount of noise.
+            sizes: Sizes (h, w) of the maps, the coarsest first.
+            seed: Seed, at least 0.
+            positions: Position of each image of the batch among all images, at least 0.
+            draw: Number of the draw, at least 0.
+            spread: Factor of the noise.
+        """
+        values = config.vector + config.maps * sum(height * width for height, width in sizes)
+        rows = np.empty((len(positions), values), np.float32)
+        for row, position in zip(rows, positions, strict=True):
+            np.random.default_rng([seed, position, draw]).standard_normal(out=row, dtype=np.float32)
+        vector, *maps = torch.from_numpy(rows).split([config.vector, *(config.maps * h * w for h, w in sizes)], dim=1)
+        vector = vector * (spread * config.vector**0.5 / vector.norm(dim=1, keepdim=True))
+        shaped = [one.unflatten(1, (config.maps, *size)) * spread for one, size in zip(maps, sizes, strict=True)]
+        return cls(vector, shaped)
+
+    def to(self, device: torch.device) -> Noise:
+        """Return the noise on a device."""
+        return Noise(self.vector.to(device), [one.to(device) for one in self.maps])
+
+
+class AddNoise(nn.Module):
+    """Add noise to a map: x · (1 + gain(vector)) + shift(vector) + mix(maps), with limited gains.
+
+    Args:
+        channels: Number of channels of the map.
+        config: Amount of noise.
+    """
+
+    def __init__(self, channels: int, config: SamplerConfig) -> None:
+        super().__init__()
+        self.film = nn.Linear(config.vector, 2 * channels, bias=False)
+        self.mix = nn.Conv2d(config.maps, channels, 1, bias=False)
+        if not self.film.weight.is_meta:
+            nn.init.normal_(self.film.weight, std=_FIRST_DEVIATION / config.vector**0.5)
+            nn.init.normal_(self.mix.weight, std=_FIRST_DEVIATION / config.maps**0.5)
+
+    def forward(self, x: torch.Tensor, vector: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        gain, shift = self.film(vector)[:, :, None, None].chunk(2, dim=1)
+        return x * (1 + _GAIN * torch.tanh(gain)) + shift + self.mix(maps)
+
+
+class Sampler(nn.Module):
+    """A copy of a network's stages and head, with noise.
+
+    Args:
+        network: The network whose encoder the sampler shares, and whose weights it starts with.
+        config: Amount of noise.
+    """
+
+    def __init__(self, network: Architecture, config: SamplerConfig) -> None:
+        super().__init__()
+        self.config = config
+        stages, head = network.stages(), list(network.to_image())
+        ups = [index for index, layer in enumerate(head) if isinstance(layer, UpConv2d)]
+        if not stages:  # the first up-convolution follows the encoder
+            stages = [(nn.Identity(), UpConvChain(*head[: ups[0]]))]
+            head = head[ups[0] :]
+            ups = [index - ups[0] for index in ups]
+        pixels = 2 ** len(ups)
+        while pixels > _FINEST:  # a further stage of each up-convolution and the layers that follow it
+            end = ups[1]
+            stages.append((head[0], UpConvChain(*head[1:end])))
+            head, ups, pixels = head[end:], [index - end for index in ups[1:]], pixels // 2
+        self.enlarge, self.refine = (
+            nn.ModuleList(map(copy.deepcopy, modules)) for modules in zip(*stages, strict=True)
+        )
+        self.head = UpConvChain(*copy.deepcopy(head))
+        channels = [
+            enlarge.weight.shape[1] if isinstance(enlarge, UpConv2d) else network.encoded_channels
+            for enlarge, _ in stages
+        ]
+        self.noise = nn.ModuleList(AddNoise(count, config) for count in channels)
+
+    def forward(self, encoded: Sequence[torch.Tensor], noise: Noise) -> torch.Tensor:
+        """Return images (B, 3, H, W) minus the mean color.
+
+        Args:
+            encoded: Output of the network's encoder.
+            noise: Noise whose maps have the `sizes` of that output.
+        """
+
+        def add_noise(index: int, x: torch.Tensor) -> torch.Tensor:
+            return self.noise[index](x, noise.vector, noise.maps[index])
+
+        return self.head(run_stages(zip(self.enlarge, self.refine, strict=True), encoded, add_noise))
+
+    def sizes(self, encoded: Sequence[torch.Tensor]) -> list[tuple[int, int]]:
+        """Return the size (h, w) of the noise maps of each stage, for an output of the network's encoder."""
+        height, width = encoded[-1].shape[2:]
+        sizes = []
+        for enlarge in self.enlarge:
+            if isinstance(enlarge, UpConv2d):
+                height, width = 2 * height, 2 * width
+            sizes.append((height, width))
+        return sizes
