@@ -139,7 +139,7 @@ def test_an_inverter_of_the_first_version_is_turned(tmp_path: Path) -> None:
     before = inverter(features)
     folder = inverter.save(tmp_path)
     config = json.loads((folder / "config.json").read_text())
-    assert (config.pop("format_version"), len(config.pop("sha256"))) == (3, 64)
+    assert (config.pop("format_version"), len(config.pop("sha256"))) == (4, 64)
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
     names = upconv_weights(inverter)
     assert {tuple(tensors[name].shape[:2]) for name in names} >= {(512, 512), (256, 256)}
@@ -214,7 +214,7 @@ def test_every_flipped_byte_of_the_weights_is_noticed(tiny: Inverter, tmp_path: 
     ("change", "message"),
     [
         ({"format": "other"}, "not the config"),
-        ({"format_version": 9}, r"version 9.*1 to 3"),
+        ({"format_version": 9}, r"version 9.*1 to 4"),
         ({"network": {"architecture": "cube"}}, r"architecture.*'cube'"),
         ({"network": {"architecture": "u-shaped", "widths": [8]}}, "fields"),
         ({"spec": {"representation": "hog"}}, r"spec.*channels"),
