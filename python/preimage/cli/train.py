@@ -76,6 +76,9 @@ def train(
             autocompletion=complete_inverter,
         ),
     ] = None,
+    sampler: Annotated[
+        bool, typer.Option("--sampler", help="Train the part of the inverter --init that draws samples.")
+    ] = False,
     size: Annotated[
         int | None,
         typer.Option(help="Side of the training images in pixels. Default: the representation's size, or 256."),
@@ -172,6 +175,7 @@ def train(
         val_count=val_count,
         preset=preset,
         init=init,
+        sampler=sampler,
         size=size,
         output_size=output_size,
         budget=budget,

@@ -13,6 +13,7 @@ from preimage.inverters import Inverter
 from preimage.inverters.layers import upconv_weights
 from preimage.inverters.plan import Plan, plan
 from preimage.inverters.precision import choose_dtype
+from preimage.inverters.sampler import Sampler, SamplerConfig
 from preimage.training import checkpoint
 from preimage.training.config import TrainConfig
 from preimage.training.dataset import Dataset, are_probabilities
@@ -86,6 +87,13 @@ def build_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
                 f"{config.init} has another network or output region than preset {config.preset!r}: leave out preset, "
                 "output_size and budget to continue with its network"
             )
+        if config.sampler:
+            model.requires_grad_(False)
+            if model.sampler is None:
+                model.sampler = Sampler(model.network, SamplerConfig())
+            model.sampler.requires_grad_()
+        else:
+            model.sampler = None  # it would not fit the encoder any more
         if (region := model.output_region) is not None and region.image_size != size:
             raise ValueError(
                 f"{config.init} inverts features of images of {region.image_size}² pixels, got size {size}"
@@ -154,9 +162,11 @@ def build_optimizers(
     muon: tuple[list[torch.nn.Parameter], ...] = ([], [])  # by the axis of their output channels
     adam: list[torch.nn.Parameter] = []
     for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            continue
         rows = int(name in transposed)
         reads_map = weight.dim() > 2 and weight.shape[1 - rows] == model.spec.channels
-        inner = weight.dim() > 1 and not reads_map and weight.shape[rows] != 3
+        inner = weight.dim() > 1 and not reads_map and weight.shape[rows] != 3 and not name.startswith("sampler.noise.")
         (muon[rows] if inner and config.optimizer == "muon" else adam).append(weight)
     fused = True if adam[0].is_cuda else None
     optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(adam, config.lr, fused=fused)]
@@ -172,6 +182,8 @@ def choose_step(state: TrainState, step: int, note: Callable[[str], None]) -> St
     """Return the step as one CUDA graph if the device supports that, else `EagerStep`; `note` gets the reason."""
     if state.device.type == "cuda" and state.encoder is not None:
         note("the steps run operation by operation, because the network of the representation is fine-tuned")
+    elif state.device.type == "cuda" and state.config.sampler:
+        note("the steps run operation by operation, because the noise of samples is drawn on the CPU")
     elif state.device.type == "cuda" and state.processes.size > 1:
         note("the steps run operation by operation, because several processes train")
     elif state.device.type == "cuda":

@@ -52,6 +52,8 @@ class TrainConfig:
             network of that inverter, unless ``output_size`` or ``budget`` are given.
         init: Name or folder of an inverter of the same features, whose network, weights and statistics to start from.
             If ``preset`` is given, it must be the same network.
+        sampler: Whether to train the part of the inverter ``init`` that draws samples, instead of the inverter, which
+            stays as it is; see `preimage.inverters.sampler` and `preimage.training.energy_score`.
         size: Side of the square training images in pixels. ``None`` takes the only size that the representation
             supports, or the size of the images that ``features`` were computed from, or 256.
         output_size: Side of the reconstructions in pixels, where the preset leaves it open.
@@ -100,6 +102,7 @@ class TrainConfig:
     val_count: int = 200
     preset: str | None = None
     init: str | None = None
+    sampler: bool = False
     size: int | None = None
     output_size: int | None = None
     budget: int | None = None
@@ -176,6 +179,8 @@ class TrainConfig:
                 not self.finetune or self.cache != "on",
                 "cache must be 'auto' or 'off' with finetune, got 'on': the features change in every step",
             ),
+            (not self.sampler or self.init is not None, "sampler needs init: the inverter that is to draw samples"),
+            (not self.sampler or not self.finetune, "sampler and finetune exclude each other: run one after the other"),
             (bool(self.images), "images must not be empty: there is nothing to train on"),
         ]
 

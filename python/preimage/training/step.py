@@ -13,6 +13,7 @@ from preimage.inverters import Inverter
 from preimage.representations import Representation
 from preimage.training.config import TrainConfig
 from preimage.training.distributed import Processes
+from preimage.training.energy_score import energy_score
 from preimage.training.finetuning import Encoder
 from preimage.training.image_store import ImageStore
 
@@ -66,7 +67,8 @@ class TrainState:
     @property
     def trained(self) -> list[nn.Parameter]:
         """The parameters that a step updates."""
-        return [*self.model.parameters(), *(self.encoder.parameters if self.encoder is not None else ())]
+        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        return [*weights, *(self.encoder.parameters if self.encoder is not None else ())]
 
     def mixed_precision(self) -> torch.autocast:
         """Return a context in which the network computes in `dtype`.
@@ -121,7 +123,7 @@ class EagerStep:
         if features is not None:
             features = features.to(state.device, non_blocking=True)
         with state.processes.naming_failures():
-            loss = self._loss(images, features)
+            loss = self._loss(images, features, step)
             mean_loss = state.processes.mean(loss.detach())
             for optimizer in state.optimizers:
                 optimizer.zero_grad(set_to_none=True)
@@ -141,7 +143,7 @@ class EagerStep:
 
 
 class BatchLoss(nn.Module):
-    """Compute `batch_loss`, as a module of all parameters that a step updates.
+    """Compute `batch_loss` or `sampler_loss`, as a module of all parameters that a step updates.
 
     It has no buffers, which `Processes.data_parallel` would exchange in every step, although they are constants.
     """
@@ -151,11 +153,13 @@ class BatchLoss(nn.Module):
         self._state = state
         self.trained = nn.ParameterList(state.trained)
 
-    def forward(self, images: torch.Tensor, features: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, features: torch.Tensor | None, step: int) -> torch.Tensor:
         state = self._state
         if state.encoder is not None:
             features = state.encoder(images)
         assert features is not None  # without an encoder, they are computed before
+        if state.config.sampler:
+            return sampler_loss(state, features, images, step)
         return batch_loss(state, state.model, features, images)
 
 
@@ -174,6 +178,25 @@ def batch_loss(
         distances = model.distances(features, batch)
     size = batch[0].numel() if model.output_region is None else 3 * model.output_region.size**2
     return distances.mean() / math.sqrt(size)
+
+
+def sampler_loss(
+    state: TrainState,
+    features: torch.Tensor,  # [B, C, h, w] or [B, C]
+    batch: torch.Tensor,  # [B, 3, H, W] uint8
+    step: int,
+) -> torch.Tensor:  # []
+    """Return the energy score of two samples for each image, with other noise in every step."""
+    config, model = state.config, state.model
+    rows = range(config.batch_size)[state.processes.rows(config.batch_size)]
+    positions = [step * config.batch_size + row for row in rows]
+    with state.mixed_precision():
+        with torch.no_grad():
+            encoded = model.encode(features)
+        first, second = (
+            model.draw(features, encoded, seed=config.seed, positions=positions, draw=draw) for draw in (0, 1)
+        )
+    return energy_score(model.target(batch).float() / 255, first, second)
 
 
 def schedule(step: int, config: TrainConfig, seconds: float = 0.0) -> float:

@@ -17,6 +17,8 @@ from preimage.training.dataset import Dataset
 from preimage.training.display import write_sample_sheet
 from preimage.training.step import TrainState
 
+_DRAWS = 8  # number of samples whose mean judges a sampler
+
 
 class TrainingDivergedError(RuntimeError):
     """The loss or the weights became NaN or infinite. The last checkpoint was saved before that."""
@@ -56,14 +58,24 @@ def _diverged(what: str, progress: Progress, folder: Path) -> NoReturn:
 
 
 def validate(state: TrainState, dataset: Dataset) -> tuple[ErrorReport, Comparison]:
-    """Return the error of the averaged weights on the validation images, and the reconstructions of the first batch."""
+    """Return the error of the averaged weights on the validation images, and the reconstructions of the first batch.
+
+    A sampler is judged by the mean of a few samples, and its reconstructions are one sample each.
+    """
     error, samples = NormalizedError(), None
     reconstructor = Reconstructor(None, state.average, state.device)
     with state.mixed_precision():
         for images, known in dataset.val_batches(state.config.batch_size):
             features = known if state.encoder is None else state.encoder.representation(images.to(state.device))
             comparison = reconstructor.compare(images, features)
-            error.update(comparison.target, comparison.reconstruction)
+            if state.config.sampler:
+                comparison = comparison._replace(
+                    reconstruction=state.average.sample(comparison.features, 1)[:, 0].cpu()
+                )
+                mean, _ = state.average.moments(comparison.features, _DRAWS)
+                error.update(comparison.target, mean.cpu())
+            else:
+                error.update(comparison.target, comparison.reconstruction)
             samples = samples or comparison
     assert samples is not None  # there are at least two validation images
     return error.report(), samples
@@ -80,7 +92,7 @@ def save_inverter(state: TrainState, dataset: Dataset, progress: Progress, sampl
         inverter.spec = state.encoder.representation.spec
         state.encoder.save(folder)
     write_sample_sheet(folder / SAMPLES / f"step-{progress.step:07d}.png", inverter.spec, samples)
-    inverter.training_notes = {
+    notes = {
         "preset": config.preset,
         "init": config.init,
         "steps": progress.step,
@@ -95,5 +107,6 @@ def save_inverter(state: TrainState, dataset: Dataset, progress: Progress, sampl
         "normalized_error": progress.error,
     }
     if state.encoder is not None:
-        inverter.training_notes["finetuned_from"] = dataset.spec.parameters.get("weights")
+        notes["finetuned_from"] = dataset.spec.parameters.get("weights")
+    inverter.training_notes = {**state.model.training_notes, "sampler": notes} if config.sampler else notes
     inverter.save(folder)
