@@ -9,20 +9,15 @@ small windows at three resolutions, and the cells of HOG.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 
 from preimage.ops.hog import hog
 
 THUMBNAIL = 16  # side of the thumbnail
-_WINDOWS = ((4, 8), (2, 8), (1, 8), (1, 4))  # (factor of reduction, side of the windows at that resolution)
+_REDUCTIONS = (1, 2, 4)  # factors of the resolutions at which windows of 8×8 pixels are compared
 _HOG_WEIGHT = 0.25
 _TINY = 1e-8  # added to squared norms, whose root has no gradient at zero
-
-Norms = Callable[[torch.Tensor], torch.Tensor]  # of the parts of images or maps (B, C, h, w), any shape
 
 
 def energy_score(
@@ -38,39 +33,32 @@ def energy_score(
         second: Other samples of the same features.
     """
     together = torch.cat((images, first, second))
-    height, width = images.shape[2:]
     terms = [
-        _score(F.adaptive_avg_pool2d(together, 1), _norm) / math.sqrt(3),
-        _score(F.adaptive_avg_pool2d(together, THUMBNAIL), _norm) * 2 / math.sqrt(3 * THUMBNAIL**2),
+        _score(_squares(F.adaptive_avg_pool2d(together, 1))),
+        _score(_squares(F.adaptive_avg_pool2d(together, THUMBNAIL)).mean(dim=(2, 3))) * 2,
+        _HOG_WEIGHT * _score(_squares(hog(together)) * 31),
     ]
-    for factor, side in _WINDOWS:
-        if min(height, width) >= factor * side:
-            reduced = F.avg_pool2d(together, factor) if factor > 1 else together
-            terms.append(_score(reduced, _window_norms(side)) / math.sqrt(3 * side**2))
-    terms.append(_HOG_WEIGHT * _score(hog(together), lambda cells: _root(cells.square().sum(dim=1))))
+    for factor in _REDUCTIONS:
+        if factor > 1:
+            together = F.avg_pool2d(together, 2)
+        blocks = F.avg_pool2d(_squares(together), 2)
+        if factor == 1:  # windows of 4×4 pixels, every other pixel
+            terms.append(_score(F.avg_pool2d(blocks, 2, 1)))
+        terms.append(_score(F.avg_pool2d(F.avg_pool2d(blocks, 2), 2, 1)))  # of 8×8 pixels, every fourth pixel
     return torch.stack(terms).sum()
 
 
-def _score(together: torch.Tensor, norms: Norms) -> torch.Tensor:
-    """Return the mean score of all parts, for images, first and second samples in one batch."""
+def _squares(together: torch.Tensor) -> torch.Tensor:
+    """Return the mean squares over channels, (3B, 1, h, w), of the differences between images and both samples.
+
+    Args:
+        together: Images, first and second samples, (3B, C, h, w).
+    """
     images, first, second = together.chunk(3)
-    distances = (norms(images - first) + norms(images - second) - norms(first - second)) / 2
-    return distances.mean()
+    return torch.cat((images - first, images - second, first - second)).square().mean(dim=1, keepdim=True)
 
 
-def _norm(differences: torch.Tensor) -> torch.Tensor:
-    return _root(differences.square().sum(dim=(1, 2, 3)))
-
-
-def _window_norms(side: int) -> Norms:
-    """Return the function of the norms of overlapping square windows, with all channels."""
-
-    def norms(differences: torch.Tensor) -> torch.Tensor:
-        squares = differences.square().sum(dim=1, keepdim=True)
-        return _root(F.avg_pool2d(squares, side, side // 2) * side**2)
-
-    return norms
-
-
-def _root(squares: torch.Tensor) -> torch.Tensor:
-    return (squares + _TINY).sqrt()
+def _score(squares: torch.Tensor) -> torch.Tensor:
+    """Return the mean score of parts of images from their mean squared differences, see `_squares`."""
+    to_first, to_second, between = (squares + _TINY).sqrt().chunk(3)
+    return (to_first + to_second - between).mean() / 2
