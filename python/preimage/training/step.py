@@ -143,7 +143,7 @@ class EagerStep:
 
 
 class BatchLoss(nn.Module):
-    """Compute `batch_loss` or `sampler_loss`, as a module of all parameters that a step updates.
+    """Compute `batch_loss`, as a module of all parameters that a step updates.
 
     It has no buffers, which `Processes.data_parallel` would exchange in every step, although they are constants.
     """
@@ -158,9 +158,7 @@ class BatchLoss(nn.Module):
         if state.encoder is not None:
             features = state.encoder(images)
         assert features is not None  # without an encoder, they are computed before
-        if state.config.sampler:
-            return sampler_loss(state, features, images, step)
-        return batch_loss(state, state.model, features, images)
+        return batch_loss(state, state.model, features, images, step)
 
 
 def batch_loss(
@@ -168,26 +166,26 @@ def batch_loss(
     model: Inverter,
     features: torch.Tensor,  # [B, C, h, w] or [B, C]
     batch: torch.Tensor,  # [B, 3, H, W] uint8
+    step: int = 0,
 ) -> torch.Tensor:  # []
     """Return the root mean squared difference between reconstruction and image, averaged over the batch.
 
     The normalized error averages norms too; minimizing squared norms instead would spend the network's capacity on the
-    few most difficult images.
+    few most difficult images. The loss of a sampler is `energy_score`, with other noise in every step.
     """
+    if state.config.sampler:
+        return _sampler_loss(state, model, features, batch, step)
     with state.mixed_precision():
         distances = model.distances(features, batch)
     size = batch[0].numel() if model.output_region is None else 3 * model.output_region.size**2
     return distances.mean() / math.sqrt(size)
 
 
-def sampler_loss(
-    state: TrainState,
-    features: torch.Tensor,  # [B, C, h, w] or [B, C]
-    batch: torch.Tensor,  # [B, 3, H, W] uint8
-    step: int,
-) -> torch.Tensor:  # []
-    """Return the energy score of two samples for each image, with other noise in every step."""
-    config, model = state.config, state.model
+def _sampler_loss(
+    state: TrainState, model: Inverter, features: torch.Tensor, batch: torch.Tensor, step: int
+) -> torch.Tensor:
+    """Return the energy score of two samples for each image."""
+    config = state.config
     rows = range(config.batch_size)[state.processes.rows(config.batch_size)]
     positions = [step * config.batch_size + row for row in rows]
     with state.mixed_precision():
