@@ -23,7 +23,9 @@ import torch
 
 from distributed_runs import InterruptAt, gradients, results_of, run, start
 from paths import HELPERS
+from preimage.inverters import Inverter, preset
 from preimage.io import list_images
+from preimage.representations import create_representation
 from preimage.training import TrainConfig, checkpoint, distributed
 from preimage.training.builders import build_state
 from preimage.training.dataset_factory import open_dataset
@@ -71,6 +73,9 @@ def _configs(photos: Path, folder: Path) -> dict[str, TrainConfig]:
     vectors = np.random.default_rng(0).random((20, 7), dtype=np.float32)
     np.savez(features, **dict(zip((source.key for source in list_images(photos)), vectors, strict=True)))
     precomputed = {"representation": None, "features": str(features), "size": SIDE}
+    torch.manual_seed(0)
+    spec = create_representation("hog").spec
+    inverter = Inverter(spec, preset("hog", "tiny")).save(folder / "inverter")
     network = {"representation": "network", "preset": "auto", "budget": 30_000, "size": None, "finetune": True}
     changes: dict[str, dict[str, Any]] = {
         "hog": {"steps": 20, "eval_every": 10, "save_every": 10},
@@ -79,6 +84,7 @@ def _configs(photos: Path, folder: Path) -> dict[str, TrainConfig]:
         "cached": {"cache": "on", "cache_crops": 4, "representation": "toy-maps", "size": None},
         "precomputed": precomputed,
         "finetuned": network,
+        "sampler": {"preset": None, "init": str(inverter), "sampler": True},
         "timed": {"max_hours": 1.0, "save_every": "0.05s", "log_every": "1s"},
     }
     sources = dict.fromkeys(changes, photos) | {"muon": shard}
@@ -131,7 +137,7 @@ def session(photos: Path, tmp_path_factory: pytest.TempPathFactory, one_thread: 
     return Session(several, one, results)
 
 
-@pytest.mark.parametrize("name", ["hog", "muon", "sift", "cached", "precomputed", "finetuned", "timed"])
+@pytest.mark.parametrize("name", ["hog", "muon", "sift", "cached", "precomputed", "finetuned", "sampler", "timed"])
 def test_the_loss_is_that_of_one_process(session: Session, name: str) -> None:
     one, several = session.losses(name)
     assert session.results[0][name] == session.results[1][name]

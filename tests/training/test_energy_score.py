@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.training_runs import metrics_without_time, small_config, weights
 from preimage.inverters import Inverter
 from preimage.training import Display, TrainConfig, run
 from preimage.training.checkpoint import Progress
 from preimage.training.energy_score import energy_score
+from training_runs import metrics_without_time, small_config, weights
 
 
 def _textures(count: int, generator: torch.Generator, *, deviation: float = 0.1, shift: float = 0.0) -> torch.Tensor:
