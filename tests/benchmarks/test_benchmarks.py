@@ -186,6 +186,15 @@ def test_extraction_and_commands(tmp_path: Path) -> None:
         assert read(tmp_path / name)
 
 
+def test_samples(tmp_path: Path) -> None:
+    import bench_samples  # noqa: PLC0415
+
+    assert bench_samples.main(["--quick", "-o", str(tmp_path), "--threads", "1"]) == 0
+    rows = read(tmp_path / "samples-cpu.csv")
+    assert [row["contender"] for row in rows] == list(bench_samples.NAMES)
+    assert rows[0]["ratio"] == "1"
+
+
 @pytest.mark.nightly
 def test_distributed(tmp_path: Path) -> None:
     """One process with one thread and with two, and two processes."""
