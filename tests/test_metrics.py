@@ -1,13 +1,14 @@
-"""Compare the normalized error with its definition, PSNR and SSIM with torchmetrics."""
+"""Compare the normalized error and the feature error with their definitions, PSNR and SSIM with torchmetrics."""
 
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
 
-from preimage.metrics import NormalizedError, Originals, psnr, ssim
+from preimage.metrics import NormalizedError, Originals, feature_error, psnr, ssim
 from tolerances import PSNR, SSIM
 
 
@@ -111,3 +112,21 @@ def test_psnr_and_ssim_of_equal_images() -> None:
     assert psnr(images, images).isinf().all()
     assert ssim(images, images).tolist() == pytest.approx([1, 1], abs=SSIM)
     assert psnr(torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)).tolist() == [0]
+
+
+def test_the_feature_error_is_relative_to_the_target() -> None:
+    target = torch.tensor([[3.0, 4.0], [3.0, 4.0], [0.0, 0.0], [0.0, 0.0]])
+    features = torch.tensor([[3.0, 4.0], [0.0, 4.0], [0.0, 0.0], [1.0, 0.0]])
+    assert feature_error(features, target).tolist() == [0, 0.6, 0, math.inf]
+
+
+def test_the_feature_error_covers_all_cells_of_a_map_in_any_precision() -> None:
+    generator = torch.Generator().manual_seed(1)
+    target = torch.rand(2, 31, 4, 5, generator=generator, dtype=torch.float64)
+    errors = feature_error((1.25 * target).half(), target)
+    torch.testing.assert_close(errors, torch.full((2,), 0.25, dtype=torch.float64), rtol=0, atol=2e-4)
+
+
+def test_the_feature_error_of_other_shapes_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"one shape.*\(2, 3\).*\(2, 4\)"):
+        feature_error(torch.zeros(2, 3), torch.zeros(2, 4))

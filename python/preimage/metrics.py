@@ -1,4 +1,4 @@
-"""Measure reconstructions: the paper's normalized error, PSNR, SSIM, and LPIPS where its weights are available."""
+"""Measure reconstructions: normalized error, PSNR, SSIM, error of the features, and LPIPS if it is available."""
 
 from __future__ import annotations
 
@@ -186,6 +186,28 @@ def ssim(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     luminance = (2 * mean_made * mean_image + 0.01**2) / (mean_made**2 + mean_image**2 + 0.01**2)
     contrast = (2 * covariance + 0.03**2) / (variance_made + variance_image + 0.03**2)
     return (luminance * contrast).flatten(1).mean(dim=1)
+
+
+def feature_error(features: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return ‖a − b‖₂ / ‖b‖₂ of each pair of feature tensors, (B,), float64, on the device of `target`.
+
+    Where ‖b‖₂ is zero, the error is 0 if a = b and infinite otherwise.
+
+    Args:
+        features: Features a, (B, C, h, w) or (B, C), floating point.
+        target: Features b of the same shape.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    if features.shape != target.shape or target.dim() < 2:
+        raise ValueError(
+            f"features and target must be (B, C, h, w) or (B, C) of one shape, got {tuple(features.shape)} "
+            f"and {tuple(target.shape)}"
+        )
+    wanted = target.detach().flatten(1).double()
+    distance = (features.detach().to(target.device).flatten(1).double() - wanted).norm(dim=1)
+    return torch.where(distance == 0, 0.0, distance / wanted.norm(dim=1))
 
 
 # Function of reconstructions and originals, both (B, 3, H, W) in [0, 1], that returns one number for each pair.

@@ -1,4 +1,4 @@
-"""Test the checks and the feature error that baselines share."""
+"""Test the checks that baselines share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from preimage.baselines.base import check_features, feature_error
+from preimage.baselines.base import check_features
 from preimage.spec import Spec
 
 MAP = Spec("hog", "vlfeat-uoctti", 31, 8)
@@ -49,21 +49,3 @@ def test_the_first_image_that_is_not_finite_is_named(value: float) -> None:
     features[1:, 4, 1, 0] = value
     with pytest.raises(ValueError, match=r"finite.*image 1"):
         check_features(features, MAP)
-
-
-def test_the_feature_error_is_relative_to_the_target() -> None:
-    target = torch.tensor([[3.0, 4.0], [3.0, 4.0], [0.0, 0.0], [0.0, 0.0]])
-    features = torch.tensor([[3.0, 4.0], [0.0, 4.0], [0.0, 0.0], [1.0, 0.0]])
-    assert feature_error(features, target).tolist() == [0, 0.6, 0, math.inf]
-
-
-def test_the_feature_error_covers_all_cells_of_a_map_in_any_precision() -> None:
-    generator = torch.Generator().manual_seed(1)
-    target = torch.rand(2, 31, 4, 5, generator=generator, dtype=torch.float64)
-    errors = feature_error((1.25 * target).half(), target)
-    torch.testing.assert_close(errors, torch.full((2,), 0.25, dtype=torch.float64), rtol=0, atol=2e-4)
-
-
-def test_the_feature_error_of_other_shapes_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"one shape.*\(2, 3\).*\(2, 4\)"):
-        feature_error(torch.zeros(2, 3), torch.zeros(2, 4))

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from conftest import photographs
-from preimage.baselines.base import feature_error
 from preimage.baselines.gradient import GradientDescent, total_variation
+from preimage.metrics import feature_error
 from preimage.representations import NetworkRepresentation, Representation, create_representation
 from preimage.representations.network import Network
 from preimage.representations.preprocessing import Preprocessing

@@ -22,12 +22,12 @@ from preimage.inverters.output_region import OutputRegion, resized
 from preimage.io import decode_file, write_png
 from preimage.pipelines.image_loading import as_sources, batches
 from preimage.pipelines.reconstruct import Reconstructor
+from preimage.pipelines.reextraction import reextracted
 from preimage.representations import Representation, create_representation
 from preimage.representations.sift import Sift
 from preimage.studies.interpolate import InterpolateSummary, study_interpolate
 from preimage.studies.interpolate_measurement import PairScore, PositionScore
 from preimage.studies.interpolate_page import InterpolateStudy
-from preimage.studies.reextraction import reextracted
 from toys import NETWORKS, SIDE, ToyMaps, ToyProbabilities, ToyVectors
 
 STEPS = 5

@@ -67,25 +67,3 @@ def check_features(features: torch.Tensor, spec: Spec) -> None:
     if not features.isfinite().all():
         index = int((~features.flatten(1).isfinite().all(dim=1)).nonzero()[0])
         raise ValueError(f"{spec.representation} features must be finite, but those of image {index} are not")
-
-
-def feature_error(features: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return ‖a − b‖₂ / ‖b‖₂ of each pair of feature tensors, (B,), float64, on the device of `target`.
-
-    Where ‖b‖₂ is zero, the error is 0 if a = b and infinite otherwise.
-
-    Args:
-        features: Features a, (B, C, h, w) or (B, C), floating point.
-        target: Features b of the same shape.
-
-    Raises:
-        ValueError: The shapes differ.
-    """
-    if features.shape != target.shape or target.dim() < 2:
-        raise ValueError(
-            f"features and target must be (B, C, h, w) or (B, C) of one shape, got {tuple(features.shape)} "
-            f"and {tuple(target.shape)}"
-        )
-    wanted = target.detach().flatten(1).double()
-    distance = (features.detach().to(target.device).flatten(1).double() - wanted).norm(dim=1)
-    return torch.where(distance == 0, 0.0, distance / wanted.norm(dim=1))

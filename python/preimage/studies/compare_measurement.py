@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from preimage.baselines.base import Baseline, feature_error
+from preimage.baselines.base import Baseline
 from preimage.inverters import extraction_device, resolve_device
 from preimage.inverters.output_region import OutputRegion
-from preimage.metrics import SMALLEST_FOR_SSIM, NormalizedError, Originals, luma
+from preimage.metrics import SMALLEST_FOR_SSIM, NormalizedError, Originals, feature_error, luma
 from preimage.pipelines.evaluate import Scores
 from preimage.pipelines.image_loading import Pixels, as_pixels, resolved_size
+from preimage.pipelines.reextraction import put_back
 from preimage.representations import Representation
 from preimage.studies.base import ProgressCounter, SheetRow
 from preimage.studies.bootstrap import Interval, bootstrap_interval
@@ -22,7 +23,6 @@ from preimage.studies.compare_methods import Method, Photographs
 from preimage.studies.compare_report import ImageResult, MethodScore
 from preimage.studies.formatting import two_digits
 from preimage.studies.inputs import check_finite
-from preimage.studies.reextraction import put_back
 
 _WARM_UP_SECONDS = 5.0  # a first batch that takes less is inverted twice
 _LONG_SECONDS = 30.0  # an inversion that is expected to take longer is announced

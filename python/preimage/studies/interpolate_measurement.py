@@ -11,10 +11,10 @@ import torch
 from preimage.inverters import Inverter
 from preimage.pipelines.image_loading import Pixels, as_pixels
 from preimage.pipelines.reconstruct import Reconstructor
+from preimage.pipelines.reextraction import reextracted
 from preimage.studies.base import SheetRow
 from preimage.studies.feature_paths import feature_path, has_arc
 from preimage.studies.inputs import check_finite
-from preimage.studies.reextraction import reextracted
 
 _EQUAL = 1e-6  # distance of two ends, relative to their norms, below which they are equal
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from preimage.baselines.base import feature_error
+from preimage.metrics import feature_error
 from preimage.pipelines.image_loading import Pixels, as_pixels
+from preimage.pipelines.reextraction import reextracted
 from preimage.studies.base import ProgressCounter
 from preimage.studies.feature_samples import FeatureDistribution
 from preimage.studies.image_statistics import colorfulness, contrast, fine_detail
 from preimage.studies.random_source import FeatureSource
-from preimage.studies.reextraction import reextracted
 
 ENOUGH_IMAGES = 4096  # from which the paper took its histograms
 
