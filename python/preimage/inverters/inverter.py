@@ -195,6 +195,22 @@ class Inverter(nn.Module):
             return mean[0], deviation[0]
         return mean.unflatten(0, leading), deviation.unflatten(0, leading)
 
+    def draws(
+        self,
+        features: torch.Tensor | npt.NDArray[Any],  # [B, C, h, w] or [B, C]
+        n: int = 4,
+        seed: int = 0,
+        spread: float = 1.0,
+        size: Sequence[int] | None = None,
+        *,
+        positions: Sequence[int] | None = None,
+    ) -> Iterator[torch.Tensor]:
+        """Return an iterator over the n samples of a batch, (B, 3, H, W) each, of which one is in memory at a time.
+
+        The arguments, and the errors at the first sample, are those of `sample`.
+        """
+        return self._draws(self._checked(features)[0], n, seed, spread, size, positions)
+
     def encode(self, features: torch.Tensor) -> list[torch.Tensor]:
         """Return the output of the network's encoder for checked features (B, C, h, w) or (B, C)."""
         return self.network.encode(self._arranged(features))

@@ -15,6 +15,7 @@ from preimage.metrics import SMALLEST_FOR_SSIM, ErrorReport, NormalizedError, Or
 from preimage.pipelines.image_loading import Images, as_listing, none_usable
 from preimage.pipelines.inverter_choice import NamedInverter
 from preimage.pipelines.reconstruct import Reconstructor
+from preimage.pipelines.sample_scores import ImageSampleScore, SampleScorer, SampleScores
 from preimage.representations import Representation
 
 
@@ -28,6 +29,7 @@ class ImageScore:
         psnr: Peak signal-to-noise ratio in dB, peak 1.
         ssim: Structural similarity, at most 1.
         lpips: Perceptual distance, if it was computed.
+        samples: Scores of the samples for the image, if they were drawn.
     """
 
     key: str
@@ -35,6 +37,7 @@ class ImageScore:
     psnr: float
     ssim: float
     lpips: float | None = None
+    samples: ImageSampleScore | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +58,7 @@ class EvaluateSummary:
         scores: Scores of each image, in the order given.
         skipped: (name, problem) of the skipped images.
         notes: Sentences about inputs that were not read: links to folders, files of other formats.
+        samples: Scores of the inverter's samples, if they were drawn.
     """
 
     inverter: str
@@ -70,6 +74,7 @@ class EvaluateSummary:
     scores: tuple[ImageScore, ...]
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    samples: SampleScores | None = None
 
 
 class Scores:
@@ -113,6 +118,8 @@ def evaluate(
     device: str = "auto",
     csv: str | PathLike[str] | None = None,
     skip_bad: bool = False,
+    samples: int = 0,
+    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluateSummary:
     """Extract the features of images, invert them and compare the reconstructions with the images.
@@ -128,11 +135,14 @@ def evaluate(
         device: Device of the inverter and, where possible, of the representation, see `Reconstructor`.
         csv: File to write the scores of each image and their mean to.
         skip_bad: Skip and list images that cannot be listed or read, instead of stopping.
+        samples: Number of samples to draw and score for each image, at least 2; 0 scores none.
+        seed: Seed of the samples, whose noise is also keyed by the position of the image among those that are used.
         progress: Called with (images done, total number of images).
 
     Raises:
         ValueError: Fewer than two images, an image that cannot be used (named), an unknown device or inverter, a
-            representation with another spec, or a size under 11 or that the representation does not take.
+            representation with another spec, a size under 11 or that the representation does not take, a single sample,
+            or samples of an inverter that cannot sample.
     """
     start = time.perf_counter()
     reconstructor = Reconstructor(representation, inverter, device)
@@ -142,17 +152,28 @@ def evaluate(
         raise ValueError(f"size must be at least {SMALLEST_FOR_SSIM} pixels, got {compared}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if samples < 0 or samples == 1:
+        raise ValueError(f"samples must be at least 2, or 0 for none, got {samples}")
     listing = as_listing(images, skip_bad=skip_bad)
-    scores, done, bad = Scores(), 0, list(listing.skipped)
+    originals = Originals()
+    scores, done, bad = Scores(originals), 0, list(listing.skipped)
+    scorer = SampleScorer(reconstructor, originals, samples, seed) if samples else None
     skipped = bad if skip_bad else None
     for keys, comparison in reconstructor.compare_all(listing.sources, side, batch_size, skipped=skipped):
+        originals.add(comparison.target)
         scores.add(keys, comparison.target, comparison.reconstruction)
+        if scorer is not None:
+            scorer.add(comparison)
         done += len(keys)
         if progress is not None:
             progress(done + len(bad) - len(listing.skipped), len(listing.sources))
     if not done:
         raise none_usable(bad)
     report, each = scores.report()
+    sample_scores = None
+    if scorer is not None:
+        sample_scores, of_images = scorer.report(report.error)
+        each = tuple(dataclasses.replace(score, samples=one) for score, one in zip(each, of_images, strict=True))
     summary = EvaluateSummary(
         inverter=reconstructor.name,
         images=len(each),
@@ -167,6 +188,7 @@ def evaluate(
         scores=each,
         skipped=tuple(bad),
         notes=listing.notes,
+        samples=sample_scores,
     )
     if summary.csv is not None:
         write_scores(summary.csv, summary)
@@ -174,13 +196,25 @@ def evaluate(
 
 
 def write_scores(path: Path, summary: EvaluateSummary) -> None:
-    """Write the scores of each image, their mean and the mean image's error as CSV, atomically."""
-    rows = [["key", "normalized_error", "psnr_db", "ssim"]]
+    """Write the scores of each image, their mean and the mean image's error as CSV, atomically.
+
+    If samples were drawn, further columns have their scores.
+    """
+    header = ["key", "normalized_error", "psnr_db", "ssim"]
+    rows = [header + ["draw_error", "mean_of_draws_error", "deviation"] * (summary.samples is not None)]
     for score in summary.scores:
-        rows.append([score.key, f"{score.error:.6f}", f"{score.psnr:.4f}", f"{score.ssim:.6f}"])
-    rows.append(["(mean)", f"{summary.error:.6f}", f"{summary.psnr:.4f}", f"{summary.ssim:.6f}"])
-    rows.append(["(mean image)", f"{summary.mean_image_error:.6f}", "", ""])
+        rows.append(_row(score.key, score.error, score.psnr, score.ssim, score.samples))
+    rows.append(_row("(mean)", summary.error, summary.psnr, summary.ssim, summary.samples))
+    rows.append(["(mean image)", f"{summary.mean_image_error:.6f}"])
+    rows[-1] += [""] * (len(rows[0]) - 2)
     write_csv(path, rows)
+
+
+def _row(
+    key: str, error: float, psnr_db: float, similarity: float, samples: ImageSampleScore | SampleScores | None
+) -> list[str]:
+    drawn = () if samples is None else (samples.draw_error, samples.mean_error, samples.deviation)
+    return [key, f"{error:.6f}", f"{psnr_db:.4f}", f"{similarity:.6f}", *(f"{value:.6f}" for value in drawn)]
 
 
 def _mean(values: Sequence[float]) -> float:
