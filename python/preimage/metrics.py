@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from preimage.optional import import_optional
 
@@ -173,13 +172,9 @@ def ssim(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         reconstructions: (B, C, H, W) in [0, 1], at least `SMALLEST_FOR_SSIM` pixels a side.
         images: The same shape.
     """
-    radius = SMALLEST_FOR_SSIM // 2
-    offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
-    window = torch.exp(-(offsets**2) / (2 * 1.5**2))
-    window = (window / window.sum()).view(1, 1, 1, -1)
     pairs = (reconstructions, images, reconstructions**2, images**2, reconstructions * images)
-    maps = F.pad(torch.cat(pairs), (radius,) * 4, mode="reflect").flatten(0, 1)[:, None]
-    means = F.conv2d(F.conv2d(maps, window), window.mT).view(5, *images.shape)
+    down, across = (_gaussian(side, images) for side in images.shape[2:])
+    means = down @ torch.stack(pairs) @ across.mT
     mean_made, mean_image = means[0], means[1]
     variance_made, variance_image = (means[2] - mean_made**2).clamp_min(0), (means[3] - mean_image**2).clamp_min(0)
     covariance = means[4] - mean_made * mean_image
@@ -208,6 +203,21 @@ def feature_error(features: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     wanted = target.detach().flatten(1).double()
     distance = (features.detach().to(target.device).flatten(1).double() - wanted).norm(dim=1)
     return torch.where(distance == 0, 0.0, distance / wanted.norm(dim=1))
+
+
+def _gaussian(side: int, like: torch.Tensor) -> torch.Tensor:
+    """Return the matrix (side, side) of the convolution of mirrored columns with SSIM's Gaussian.
+
+    On CPUs a product with it is several times as fast as convolutions of single channels.
+    """
+    radius = SMALLEST_FOR_SSIM // 2
+    offsets = torch.arange(-radius, radius + 1, device=like.device)
+    window = torch.exp(-(offsets.to(like.dtype) ** 2) / (2 * 1.5**2))
+    places = torch.arange(side, device=like.device)
+    sources = (places[:, None] + offsets).abs()
+    sources = torch.where(sources < side, sources, 2 * (side - 1) - sources)
+    matrix = torch.zeros(side, side, dtype=like.dtype, device=like.device)
+    return matrix.scatter_add_(1, sources, (window / window.sum()).expand(side, -1))
 
 
 # Function of reconstructions and originals, both (B, 3, H, W) in [0, 1], that returns one number for each pair.
