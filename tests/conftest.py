@@ -28,6 +28,7 @@ from paths import ROOT
 from preimage import cli
 from preimage.inverters import Inverter, UShapedConfig, pretrained
 from preimage.representations import create_representation
+from samplers import save_with_sampler
 from toys import toys
 
 __all__ = ["faults", "toys"]  # fixtures
@@ -112,6 +113,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = UShapedConfig(widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4))
     return Inverter(create_representation("hog").spec, network).save(tmp_path_factory.mktemp("inverter") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_sampler(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of `tiny` with an untrained sampler."""
+    return save_with_sampler(tiny, tmp_path_factory.mktemp("inverter") / "tiny-sampler")
 
 
 @pytest.fixture(scope="session")

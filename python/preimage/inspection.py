@@ -131,6 +131,7 @@ def _inverter(path: Path) -> dict[str, Any]:
         "architecture": inverter.config.architecture,
         "parameters": sum(value.numel() for value in inverter.parameters()),
         "reconstructs": _output_region(inverter),
+        "can_sample": inverter.can_sample,
         "training": inverter.training_notes,
     }
     checkpoint = path / "checkpoint.safetensors"

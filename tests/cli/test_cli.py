@@ -243,3 +243,19 @@ def test_info_describes_the_output_region(run: Run, tmp_path: Path, region: Outp
     code, out, err = run("info", tmp_path / "inverter")
     assert code == 0, err
     assert re.search(rf"^reconstructs +{words}$", out, re.MULTILINE)
+    assert re.search(r"^can sample +no$", out, re.MULTILINE)
+
+
+def test_samples_are_written_and_counted(run: Run, photo_folder: Path, tiny_sampler: Path, tmp_path: Path) -> None:
+    assert run("extract", "hog", photo_folder, "-o", tmp_path / "f", "--size", 48)[0] == 0
+    options = ["--inverter", tiny_sampler, "--samples", 2, "--seed", 4, "--spread", 0.5]
+    code, out, err = run("invert", tmp_path / "f", "-o", tmp_path / "out", *options)
+    assert (code, "20 images and 2 samples of each" in out) == (0, True), err
+    assert len(list((tmp_path / "out").glob("*.png"))) == 20 * 4
+    code, out, _ = run("info", tiny_sampler, "--json")
+    assert json.loads(out)["can_sample"] is True
+    assert "can sample       yes" in run("info", tiny_sampler)[1]
+    photo = next(photo_folder.iterdir())
+    options = ["--inverter", tiny_sampler, "--samples", 2, "--size", 64, "--tile", 64]
+    code, out, err = run("sheet", photo, "-o", tmp_path / "s.png", *options, "--seed", 4, "--json")
+    assert (code, json.loads(out)["columns"][0]["samples"]) == (0, 2), err

@@ -574,6 +574,15 @@ def test_read_image_gives_a_tensor_of_planes(tmp_path):
     assert np.array_equal(image.numpy(), RGB.transpose(2, 0, 1))
 
 
+def test_gray_images_are_written_as_one_channel():
+    gray = np.ascontiguousarray(RGB[:, :, 0])
+    with Image.open(io.BytesIO(encode_png(gray))) as image:
+        assert image.mode == "L"
+        assert np.array_equal(np.asarray(image), gray)
+    with pytest.raises(ValueError, match=r"\(H, W\).*\(21, 34, 1\)"):
+        encode_png(RGB[:, :, :1])
+
+
 def test_decode_file_names_the_file(tmp_path):
     (tmp_path / "a.png").write_bytes(encode(RGB, "PNG"))
     assert np.array_equal(decode_file(tmp_path / "a.png"), RGB)

@@ -25,6 +25,7 @@ from preimage.pipelines.invert_keypoints import scaled_down
 from preimage.representations import create_representation, representation_from_spec
 from preimage.representations.sift import Sift
 from preimage.store import write_features
+from samplers import save_with_sampler
 
 Run = Callable[..., tuple[int, str, str]]
 Monkey = pytest.MonkeyPatch
@@ -53,6 +54,21 @@ def test_every_image_of_a_database_is_reconstructed(tmp_path: Path, small: Path)
         picture = decode_file(tmp_path / "out" / f"{key}.png")
         assert picture.shape == (*size, 3)
         assert np.abs(picture - expected).max() <= 0.51
+
+
+def test_samples_are_keyed_by_the_position_in_the_file(tmp_path: Path, small: Path) -> None:
+    sampler = save_with_sampler(small, tmp_path / "sampler")
+    assert invert(DATABASE, tmp_path / "out", inverter=sampler, samples=2, seed=3).samples == 2
+    network, file = Inverter.load(sampler), read_keypoints(DATABASE)
+    for position, (key, size) in enumerate(zip(file, file.sizes, strict=True)):
+        assert size is not None
+        drawn = network.sample(Sift().grid(file[key], size), 2, 3, size=size, positions=[position])[0]
+        for number, expected in enumerate(drawn, 1):
+            picture = decode_file(tmp_path / "out" / f"{key}.sample-{number}.png")
+            assert np.abs(picture - expected.permute(1, 2, 0).numpy() * 255).max() <= 0.51
+    with pytest.raises(ValueError, match="cannot sample"):
+        invert(DATABASE, tmp_path / "none", inverter=small, samples=2)
+    assert not (tmp_path / "none").exists()
 
 
 def test_max_side_scales_large_images_down(tmp_path: Path, small: Path) -> None:

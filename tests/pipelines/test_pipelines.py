@@ -293,6 +293,38 @@ def test_sheet_of_several_representations(
     assert only_features.height < summary.height / 1.5, "no row of reconstructions"
 
 
+def test_sheet_with_samples(tiny_sampler: Path, tiny: Path, tiny_lbp: Path, mixed: Path, tmp_path: Path) -> None:
+    images, options = sorted(mixed.glob("*.png"))[:2], {"size": 64, "tile": 64}
+    plain_sheet = sheet(images, tmp_path / "plain.png", inverter=tiny_sampler, **options)  # type: ignore[arg-type]
+    summary = sheet(images, tmp_path / "s.png", inverter=tiny_sampler, samples=2, **options)  # type: ignore[arg-type]
+    assert summary.width == plain_sheet.width + 3 * (64 + 12), "two samples and a map"
+    assert [column.samples for column in summary.columns] == [2]
+    page = decode_file(summary.output)
+    extract(HOG, images, tmp_path / "f", size=64, dtype="float32")
+    invert(tmp_path / "f", tmp_path / "out", inverter=tiny_sampler, samples=2)
+    for number in (1, 2):
+        picture = decode_file(tmp_path / "out" / f"{images[1].stem}.sample-{number}.png")
+        there = [
+            int(np.abs(page[top : top + 64, left : left + 64].astype(int) - picture).max())
+            for left in [24 + (2 + number) * (64 + 12)]
+            for top in range(page.shape[0] - 64)
+        ]
+        assert min(there) <= 1, "the samples are those of `invert`"
+    other = sheet(images, tmp_path / "o.png", inverter=tiny_sampler, samples=2, seed=1, **options)  # type: ignore[arg-type]
+    assert not np.array_equal(decode_file(other.output), page)
+    both = sheet(images, tmp_path / "b.png", inverter=[tiny_sampler, tiny_lbp], samples=2, **options)  # type: ignore[arg-type]
+    assert [column.samples for column in both.columns] == [2, 0]
+    assert both.height > 2 * 5 * 64
+    for inverter in (tiny, [tiny, tiny_lbp]):
+        with pytest.raises(ValueError, match="cannot sample"):
+            sheet(images, tmp_path / "n.png", inverter=inverter, samples=1)
+    with pytest.raises(ValueError, match=r"samples.*inverter"):
+        sheet(images, tmp_path / "n.png", representation=create_representation("hog", cell_size=4), samples=1)
+    with pytest.raises(ValueError, match=r"samples.*-1"):
+        sheet(images, tmp_path / "n.png", inverter=tiny_sampler, samples=-1)
+    assert not (tmp_path / "n.png").exists()
+
+
 def test_inverters_find_their_representations(
     tiny: Path, tiny_lbp: Path, use_as_pretrained: Callable[..., None]
 ) -> None:
@@ -354,6 +386,21 @@ def test_demo_of_several_representations(tiny: Path, tiny_lbp: Path, mixed: Path
         assert result.shape == tuple(FeatureStore(result.features)[0].shape)
         assert all(f"<td>{score.error:.3f}</td>" in page for score in result.scores)
         assert (result.reconstructions / "sub" / "rocket.png").is_file()
+
+
+def test_demo_shows_samples(tiny_sampler: Path, tiny_lbp: Path, mixed: Path, tmp_path: Path) -> None:
+    some = sorted(mixed.glob("*.png"))[:2]
+    plain_sheet = demo(some, tmp_path / "without", inverter=tiny_lbp, size=64).sheet
+    summary = demo(some, tmp_path / "demo", inverter=[tiny_sampler, tiny_lbp], size=64)
+    assert [result.samples for result in summary.results] == [8, 0]
+    page = summary.page.read_text()
+    assert page.count("<h2>Determined and guessed") == 1
+    assert "<h2>Determined and guessed: HOG</h2>" in page
+    assert "Determined and guessed" not in (plain_sheet.parent / "index.html").read_text()
+    assert page.count("<img ") == 2 * 5 + 1 + 2 * 6, (
+        "a scale, and for each photograph its reconstruction, 4 samples, map"
+    )
+    assert (summary.results[0].reconstructions / "camera.sample-8.png").is_file()
 
 
 def test_demo_uses_the_pretrained_inverters_by_default(

@@ -139,10 +139,25 @@ def test_network_is_sent_to_the_workers(photo_folder: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("cluster", "one_thread")
-def test_inverted_images_are_byte_identical(photo_folder: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+def test_inverted_images_and_samples_are_byte_identical(
+    photo_folder: Path, tiny_sampler: Path, tmp_path: Path, run: Run
+) -> None:
     features = extract(HOG, photo_folder, tmp_path / "f", size=48).path
-    expected = invert(features, tmp_path / "local", inverter=tiny, batch_size=1, device="cpu")
-    options = ["--inverter", tiny, "--batch-size", 1, "--device", "cpu", "--engine", "ray", "--workers", 2]
+    expected = invert(features, tmp_path / "local", inverter=tiny_sampler, batch_size=1, device="cpu", samples=2)
+    options = [
+        "--samples",
+        2,
+        "--inverter",
+        tiny_sampler,
+        "--batch-size",
+        1,
+        "--device",
+        "cpu",
+        "--engine",
+        "ray",
+        "--workers",
+        2,
+    ]
     code, out, _ = run("invert", features, "-o", tmp_path / "ray", *options, "--json")
     assert (code, json.loads(out)["images"]) == (0, expected.images)
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")

@@ -46,6 +46,28 @@ def test_reconstruction_is_extraction_then_inversion(hog: Reconstructor, tiny: P
     assert (hog.name, hog.representation, hog.device) == (str(tiny), HOG, torch.device("cpu"))
 
 
+def test_samples_in_parts_are_those_of_the_inverter(
+    tiny_sampler: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hog, network = Reconstructor("hog", tiny_sampler, device="cpu"), Inverter.load(tiny_sampler)
+    features = HOG(images)
+    expected = network.sample(features, 3, 5, 0.5, (48, 64), positions=[7, 2])
+    monkeypatch.setattr(image_loading, "BATCH_BYTES", 1)  # one image at a time
+    drawn = hog.sample(features, 3, 5, 0.5, (48, 64), positions=[7, 2])
+    torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=0)
+    several = hog.sample(features[None].numpy(), 2, 5)
+    assert isinstance(several, np.ndarray)
+    assert several.shape == (1, 2, 2, 3, 48, 64)
+    assert hog.sample(features[0]).shape == (4, 3, 48, 64)
+    with pytest.raises(ValueError, match=r"2 sets.*3"):
+        hog.sample(features, positions=[0, 1, 2])
+
+
+def test_inverter_without_sampler_is_named(hog: Reconstructor, images: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"cannot sample.*--sampler"):
+        hog.sample(HOG(images))
+
+
 @pytest.mark.parametrize("leading", [(), (2,), (1, 2), (2, 1, 1)])
 def test_leading_dimensions_and_containers_are_kept(
     hog: Reconstructor, images: torch.Tensor, leading: tuple[int, ...]

@@ -63,6 +63,8 @@ def _text(name: str, value: Any) -> str:
             text = "×".join(map(str, value))
         case list():
             text = ", ".join(_text(name, entry) for entry in value)
+        case bool():
+            text = "yes" if value else "no"
         case int() if name in ("bytes", "memory"):
             text = bytes_text(value)
         case int():

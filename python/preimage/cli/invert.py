@@ -82,6 +82,14 @@ def invert(
     batch_size: BatchSize = 16,
     device: Device = "auto",
     precision: Precision = "float32",
+    samples: Annotated[
+        int,
+        typer.Option(help="Further images that the features allow, drawn for each image and written beside it."),
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the samples.")] = 0,
+    spread: Annotated[
+        float, typer.Option(help="Factor of the noise of the samples; less than 1 for more similar ones.")
+    ] = 1.0,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and list images that cannot be inverted.")] = False,
     shard: Annotated[
         str,
@@ -93,7 +101,8 @@ def invert(
 ) -> None:
     """Reconstruct images from stored features or keypoints.
 
-    Each image is written to OUTPUT/KEY.png.
+    Each image is written to OUTPUT/KEY.png. With --samples N, KEY.sample-1.png to KEY.sample-N.png are other images
+    that the features allow, and KEY.deviation.png is bright where they differ.
 
     Example: preimage invert photos.hog -o reconstructions/
     """
@@ -116,13 +125,17 @@ def invert(
             batch_size=batch_size,
             device=device,
             precision=precision,
+            samples=samples,
+            seed=seed,
+            spread=spread,
             skip_bad=skip_bad,
             shard=part,
             engine=engine,
             workers=workers,
             progress=progress,
         )
-    show.say(f"{plural(summary.images, 'image')} by inverter {summary.inverter} in {summary.seconds:.1f} s")
+    beside = f" and {plural(summary.samples, 'sample')} of each" if summary.samples else ""
+    show.say(f"{plural(summary.images, 'image')}{beside} by inverter {summary.inverter} in {summary.seconds:.1f} s")
     if summary.empty:
         show.say(f"{plural(summary.empty, 'image')} without keypoints: nothing to see in the reconstruction")
     show.skipped(summary.skipped, [f"note: {note}" for note in summary.notes])

@@ -44,6 +44,10 @@ def sheet(
     size: Size = None,
     tile: Annotated[int, typer.Option(help="Side of an image on the sheet in pixels.")] = 320,
     device: Device = "auto",
+    samples: Annotated[
+        int, typer.Option(help="Further images that the features allow, and a map of where they differ.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the samples.")] = 0,
     skip_bad: SkipBad = False,
     json: Json = False,
 ) -> None:
@@ -62,6 +66,8 @@ def sheet(
         size=size,
         tile=tile,
         device=device,
+        samples=samples,
+        seed=seed,
         skip_bad=skip_bad,
     )
     for column in summary.columns:
@@ -71,6 +77,8 @@ def sheet(
             show.say(f"{start}: no reconstructions: {column.missing}")
         else:
             show.say(f"{start} by inverter {column.inverter}{error}")
+            if samples and not column.samples:
+                show.say(f"{column.representation}: no samples: inverter {column.inverter} cannot sample")
     show.skipped(summary.skipped, summary.notes)
     show.say(f"wrote {summary.output} ({summary.width} × {summary.height} pixels)")
     show.finish(summary)

@@ -122,6 +122,15 @@ class Inverter(nn.Module):
         """Whether `sample` and `moments` are available."""
         return self.sampler is not None
 
+    def check_can_sample(self) -> None:
+        """Raise ``ValueError`` unless `sample` and `moments` are available."""
+        if self.sampler is None:
+            able = ", ".join(pretrained.pretrained_samplers()) or "none"
+            raise ValueError(
+                f"this inverter cannot sample (pretrained inverters that can: {able}); "
+                "preimage train --sampler --init INVERTER trains the part that does"
+            )
+
     def sample(
         self,
         features: torch.Tensor | npt.NDArray[Any],  # [..., C, h, w] or [..., C]
@@ -250,12 +259,7 @@ class Inverter(nn.Module):
         positions: Sequence[int] | None,
     ) -> Iterator[torch.Tensor]:
         """Yield n batches of images, clamped and of the given size."""
-        if self.sampler is None:
-            able = ", ".join(pretrained.pretrained_samplers()) or "none"
-            raise ValueError(
-                f"this inverter cannot sample (pretrained inverters that can: {able}); "
-                "preimage train --sampler --init INVERTER trains the part that does"
-            )
+        self.check_can_sample()
         positions = range(len(batch)) if positions is None else positions
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")

@@ -286,24 +286,25 @@ def encode_png(image: Image, *, photograph: bool = False) -> memoryview:
     """Encode an image as PNG.
 
     Args:
-        image: (H, W, 3) uint8, RGB.
+        image: (H, W, 3) uint8, RGB; or (H, W) uint8, gray.
         photograph: Use faster compression, which makes larger files of images with flat areas.
 
     Raises:
         TypeError, ValueError: The image is not an array of this dtype and shape.
     """
-    _check_image(image)
+    _check_image(image, ranks=(2, 3))
     options = _PNG_OF_PHOTOGRAPH if photograph else _PNG
     with _quiet_opencv:
-        done, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+        stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        done, encoded = cv2.imencode(".png", stored, options)
     if not done:
         raise ValueError(f"OpenCV cannot encode an image of shape {image.shape} as PNG")
     return encoded.data
 
 
-def _check_image(image: object) -> None:
+def _check_image(image: object, ranks: tuple[int, ...] = (3,)) -> None:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         what = getattr(image, "dtype", type(image).__name__)
         raise TypeError(f"image must be a NumPy array of uint8, got {what}")
-    if image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 1:
-        raise ValueError(f"image must have shape (H, W, 3), got {image.shape}")
+    if image.ndim not in ranks or image.shape[2:] not in ((), (3,)) or min(image.shape) < 1:
+        raise ValueError(f"image must have shape (H, W, 3){' or (H, W)' * (2 in ranks)}, got {image.shape}")

@@ -17,16 +17,19 @@ from preimage.optional import OPTIONAL
 from preimage.pipelines.evaluate import ImageScore, Scores
 from preimage.pipelines.extract import extract
 from preimage.pipelines.image_loading import Images, Pixels, as_batch, as_sources, load
-from preimage.pipelines.image_writer import output_folder
+from preimage.pipelines.image_writer import deviation_name, output_folder, sample_name
 from preimage.pipelines.invert import invert
 from preimage.pipelines.inverter_choice import InverterChoices, pairings, pretrained_representations
 from preimage.pipelines.reconstruct import Reconstructor
-from preimage.pipelines.sheet import SheetRow, draw, title_of
+from preimage.pipelines.sampling import from_gray_levels
+from preimage.pipelines.sheet import SheetRow, draw, sample_titles, title_of
 from preimage.representations import Representation, representation_from_spec
 from preimage.representations.registry import class_of
 from preimage.spec import Spec
 from preimage.store import FeatureStore
+from preimage.viz.deviation_map import MEANING, TITLE, draw_deviation, draw_scale
 from preimage.viz.html import Figure, Section, Table, html_page
+from preimage.viz.sheets import fit_into
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,7 @@ class DemoResult:
         inverter: Name or folder of the inverter.
         error: Normalized reconstruction error over the photographs.
         scores: One for each photograph.
+        samples: Number of samples of each photograph beside its reconstruction; 0 if the inverter cannot sample.
     """
 
     spec: Spec
@@ -50,6 +54,7 @@ class DemoResult:
     inverter: str
     error: float
     scores: tuple[ImageScore, ...]
+    samples: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +104,14 @@ def demo_page(
             "its best guess."
         ),
         terms=[(name, _explained(result)) for name, result in zip(names, summary.results, strict=True)],
-        sections=[_section(summary, row, index) for index, row in enumerate(photographs)],
+        sections=[
+            *(_section(summary, row, index) for index, row in enumerate(photographs)),
+            *(
+                _samples_section(result, names[which], photographs, which)
+                for which, result in enumerate(summary.results)
+                if result.samples
+            ),
+        ],
         tables=_tables(summary, photographs, names),
         command=command,
         footer=(
@@ -138,6 +150,28 @@ def _features_and_reconstruction(row: SheetRow, which: int, spec: Spec, error: s
         yield Figure(returned, f"From {name}: {error}", f"{row.key}, reconstructed from its {name} features")
 
 
+def _samples_section(result: DemoResult, name: str, photographs: Sequence[SheetRow], which: int) -> Section:
+    """Return reconstructions, samples and the map of their deviation, a row for each photograph."""
+    columns: list[list[Figure]] = [[] for _ in range(_SHOWN + 2)]
+    titles = ["From the features", *sample_titles(_SHOWN)]
+    for row in photographs:
+        images = [row.reconstructions[which], *row.samples[which]]
+        for column, image, title in zip(columns, images, titles, strict=True):
+            assert image is not None
+            small = fit_into(image, min(_SAMPLE_TILE, max(image.shape[:2])))
+            column.append(Figure(small, title, f"{row.key}, {name}: {title[0].lower()}{title[1:]}"))
+    scale = Figure(draw_scale(_SCALE_WIDTH, _TILE), "", f"Scale of the map. {' '.join(MEANING)}")
+    return Section(
+        f"{TITLE}: {name}",
+        [scale],
+        f"Many images have the same {name} features, and the samples are {_SHOWN} of them, drawn at random. Where they "
+        "agree, the features determine the image; where they differ, the inverter guesses. The map shows the standard "
+        f"deviation of {result.samples} samples.",
+        span="page",
+        columns=columns,
+    )
+
+
 def _tables(summary: DemoSummary, photographs: Sequence[SheetRow], names: Sequence[str]) -> list[Table]:
     results = summary.results
     errors = [
@@ -171,6 +205,10 @@ def _enumerated(words: Sequence[str]) -> str:
 PHOTOGRAPHS = ("chelsea.png", "astronaut.png", "coffee.png", "rocket.jpg", "camera.png")
 _TILE = 320
 _SIZE = 384  # default side of photographs
+_DRAWS = 8  # samples of a photograph, for the map of their deviation
+_SHOWN = 4  # samples on the page
+_SAMPLE_TILE = 256  # maximum side of a sample on the page; six are side by side
+_SCALE_WIDTH = 960
 
 
 def demo(
@@ -227,7 +265,8 @@ def demo(
         results=tuple(results),
     )
     errors = [[score.error for score in result.scores] for result in results]
-    write_png(summary.sheet, draw([result.spec for result in results], photographs, errors, tile=_TILE))
+    on_sheet = [dataclasses.replace(row, samples=()) for row in photographs]  # the samples are on the page only
+    write_png(summary.sheet, draw([result.spec for result in results], on_sheet, errors, tile=_TILE))
     page = demo_page(summary, photographs, sizes, command, "Photographs: scikit-image." if images is None else "")
     with atomic_write(summary.page) as stream:
         stream.write(page.encode())
@@ -265,7 +304,8 @@ def _reconstructed(
     name = inverter.spec.representation
     path, returned = folder / f"photographs.{name}", folder / "reconstructions" / name
     extract(reconstructor.representation, sources, path, size=size, device=device, resume=False)
-    invert(path, returned, inverter=inverter, device=device)
+    samples = _DRAWS if inverter.can_sample else 0
+    invert(path, returned, inverter=inverter, device=device, samples=samples)
     file = FeatureStore(path)
     originals = as_batch([item.pixels for item in load(sources, size) if item.pixels is not None])
     if inverter.output_region is not None:
@@ -274,8 +314,18 @@ def _reconstructed(
     again = as_batch([decode_file(returned / f"{key}.png") for key in file])
     scores.add(list(file), originals.float() / 255, again.float() / 255)
     report, each = scores.report()
-    result = DemoResult(file.spec, path, tuple(file[0].shape), returned, reconstructor.name, report.error, each)
+    shape = tuple(file[0].shape)
+    result = DemoResult(file.spec, path, shape, returned, reconstructor.name, report.error, each, samples)
     return result, report.mean_image
+
+
+def _samples(result: DemoResult, key: str, reconstruction: Pixels) -> tuple[Pixels, ...]:
+    """Return the samples to show and the map of their deviation; nothing if there are none."""
+    if not result.samples:
+        return ()
+    shown = [decode_file(result.reconstructions / f"{sample_name(key, i)}.png") for i in range(1, _SHOWN + 1)]
+    levels = decode_file(result.reconstructions / f"{deviation_name(key)}.png")[:, :, 0]
+    return (*shown, draw_deviation(reconstruction, from_gray_levels(levels)))
 
 
 def _photographs(results: Sequence[DemoResult], sources: Sequence[ImageSource], sizes: Sequence[int]) -> list[SheetRow]:
@@ -286,10 +336,14 @@ def _photographs(results: Sequence[DemoResult], sources: Sequence[ImageSource], 
         pixels = dict(zip(loaders, (item.pixels for item in items), strict=True))
         drawn: list[Pixels | None] = []
         returned: list[Pixels | None] = []
+        samples: list[tuple[Pixels, ...]] = []
         for file, result, size in zip(files, results, sizes, strict=True):
             drawn.append(class_of(file.spec.representation).draw(file.spec, file[index], _TILE, pixels[size]))
-            returned.append(decode_file(result.reconstructions / f"{file.key(index)}.png"))
+            key = file.key(index)
+            reconstruction = decode_file(result.reconstructions / f"{key}.png")
+            returned.append(reconstruction)
+            samples.append(_samples(result, key, reconstruction))
         photograph = pixels[max(sizes)]
         assert photograph is not None  # an image that cannot be read stops the extraction
-        photographs.append(SheetRow(files[0].key(index), photograph, tuple(drawn), tuple(returned)))
+        photographs.append(SheetRow(files[0].key(index), photograph, tuple(drawn), tuple(returned), tuple(samples)))
     return photographs

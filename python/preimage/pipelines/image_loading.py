@@ -34,6 +34,7 @@ _DECODERS = 8  # maximum number of threads that decode
 AHEAD_BYTES = 256 << 20  # maximum size of decoded images that wait to be used
 _PIXEL_BYTES = 24  # memory per pixel for an image in 8 bits and in float, and a few planes
 _INVERTER_PIXEL_BYTES = 256  # memory per pixel for the maps of an inverter at the resolution of the image
+_SAMPLE_PIXEL_BYTES = 24  # memory per pixel for a sample, alone and then beside the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,9 +111,15 @@ def working_bytes(representation: Representation, height: int, width: int, *, in
     return features + (_PIXEL_BYTES * height * width if not inverted else inverting_bytes(height, width))
 
 
-def inverting_bytes(height: int, width: int) -> int:
-    """Return the approximate memory in bytes that an inverter takes for an image of height × width pixels."""
-    return (_PIXEL_BYTES + _INVERTER_PIXEL_BYTES) * height * width
+def inverting_bytes(height: int, width: int, samples: int = 0) -> int:
+    """Return the approximate memory in bytes that an inverter takes for an image of height × width pixels.
+
+    Args:
+        height: Height of the image.
+        width: Width of the image.
+        samples: Number of samples that it draws.
+    """
+    return (_PIXEL_BYTES + _INVERTER_PIXEL_BYTES + _SAMPLE_PIXEL_BYTES * samples) * height * width
 
 
 def at_once(bytes_each: int, most: int) -> int:

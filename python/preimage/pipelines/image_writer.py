@@ -14,6 +14,7 @@ from preimage.io.atomic import atomic_write, file_problem, key_problem, path_pro
 from preimage.io.folders import make_folders, sync_folders
 from preimage.ops._images import cpu_threads
 from preimage.pipelines.image_loading import Pixels
+from preimage.pipelines.sampling import Sampling
 
 _QUEUED_BYTES = 64 << 20  # maximum size of the images that wait to be written
 
@@ -32,10 +33,41 @@ def check_names(keys: Sequence[str]) -> None:
         raise ValueError(f"keys must be file names: {problem}")
 
 
-def image_paths(folder: Path, keys: Sequence[str]) -> list[Path]:
-    """Return the file of each key's image: all different, none outside the folder."""
-    check_names(keys)
-    return [_image_path(folder, key) for key in keys]
+def sample_name(key: str, number: int) -> str:
+    """Return the name of the file of a sample, without its suffix; the first sample has the number 1."""
+    return f"{key}.sample-{number}"
+
+
+def deviation_name(key: str) -> str:
+    """Return the name of the file of the samples' deviation, without its suffix."""
+    return f"{key}.deviation"
+
+
+def file_names(keys: Sequence[str], sampling: Sampling) -> list[list[str]]:
+    """Return the names of each key's files, without suffix: image, samples, and their deviation if there is one.
+
+    Raises:
+        ValueError: Keys whose images cannot be files of different names, or the name of a sample is also a key.
+    """
+    if not sampling.count:
+        check_names(keys)
+        return [[key] for key in keys]
+    numbers = range(1, sampling.count + 1)
+    names = [
+        [key, *(sample_name(key, number) for number in numbers), *[deviation_name(key)] * sampling.has_deviation]
+        for key in keys
+    ]
+    known = set(keys)
+    for key, *others in names:
+        if taken := known.intersection(others):
+            raise ValueError(f"the key {min(taken)!r:.80} is also the name of a file of the samples of {key!r:.80}")
+    check_names([name for of_key in names for name in of_key])
+    return names
+
+
+def image_paths(folder: Path, keys: Sequence[str], sampling: Sampling) -> list[list[Path]]:
+    """Return the files of each key, see `file_names`: all different, none outside the folder."""
+    return [[_image_path(folder, name) for name in names] for names in file_names(keys, sampling)]
 
 
 def _image_path(folder: Path, key: str) -> Path:
@@ -84,7 +116,7 @@ class ImageWriter:
             sync_folders(self._unsynced)
 
     def write(self, paths: Sequence[Path], images: Sequence[Pixels]) -> None:
-        """Queue images (H, W, 3) uint8 for writing; wait for earlier ones while the queue is full.
+        """Queue images (H, W, 3) or (H, W) uint8 for writing; wait for earlier ones while the queue is full.
 
         Raises:
             OSError: An earlier image could not be written.

@@ -15,13 +15,14 @@ from preimage.inverters import resolve_device
 from preimage.io import FeatureFile, is_keypoint_file, read_keypoints
 from preimage.io.arrays import is_array_file
 from preimage.io.shards import MAX_SPEC_CHARACTERS, parse_spec
-from preimage.pipelines.image_writer import check_names, output_folder
+from preimage.pipelines.image_writer import file_names, output_folder
 from preimage.pipelines.invert_batches import Inversion, Size, index_ranges
 from preimage.pipelines.invert_features import invert_features, open_features
 from preimage.pipelines.invert_keypoints import KeypointOptions, invert_keypoints
 from preimage.pipelines.inverter_choice import InverterChoice, fitting_inverter, named_inverter
 from preimage.pipelines.ray_workers import connect
 from preimage.pipelines.reconstruct import Reconstructor
+from preimage.pipelines.sampling import Sampling
 from preimage.spec import Spec
 
 
@@ -32,11 +33,12 @@ class InvertSummary:
     Attributes:
         output: Folder of the images.
         inverter: Name or folder of the inverter.
-        images: Number of images written, one for each key.
+        images: Number of images inverted, one for each key.
         seconds: Wall time.
         empty: Number of images without keypoints, whose reconstructions show nothing.
         skipped: (key, problem) of the skipped images.
         notes: Sentences about keypoints that were dropped or look wrong.
+        samples: Number of samples written beside each image.
     """
 
     output: Path
@@ -46,6 +48,7 @@ class InvertSummary:
     empty: int = 0
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    samples: int = 0
 
 
 def invert(
@@ -63,6 +66,9 @@ def invert(
     batch_size: int = 16,
     device: str = "auto",
     precision: str = "float32",
+    samples: int = 0,
+    seed: int = 0,
+    spread: float = 1.0,
     skip_bad: bool = False,
     shard: tuple[int, int] = (0, 1),
     engine: str = "local",
@@ -70,6 +76,11 @@ def invert(
     progress: Callable[[int, int], None] | None = None,
 ) -> InvertSummary:
     """Reconstruct each image of a feature file or keypoint file as ``OUTPUT/<key>.png``.
+
+    With `samples`, further images that the features allow are written beside it, as ``<key>.sample-1.png``,
+    ``<key>.sample-2.png``, ... From two samples on, ``<key>.deviation.png`` is their standard deviation in each pixel
+    (the root mean square of the three channels), a gray image: black where they agree, because the features determine
+    the image there, and white for 0.5 and more, where 1 is the range from black to white.
 
     Args:
         features: Feature store or feature file; arrays in an ``.npy``, ``.npz``, ``.mat``, ``.h5`` or ``.hdf5`` file;
@@ -92,6 +103,11 @@ def invert(
         device: Device of the inverter: ``"auto"`` (CUDA if available), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         precision: Data type in which the inverter computes: ``"float32"``, ``"bfloat16"``, or ``"auto"`` for bfloat16
             where the device has instructions for it. With bfloat16 the images differ slightly.
+        samples: Number of samples to draw for each image, see `Inverter.sample`; the inverter must have a sampler.
+        seed: Seed of the samples. A sample depends on the seed, its number and the index of the image in the file, but
+            (up to rounding) not on the batch size, the shards, the engine or the device.
+        spread: Factor of the noise of the samples: 1 for images that differ as much as the photographs with such
+            features do, less for more similar ones.
         skip_bad: Skip and list images whose features or keypoints cannot be read or inverted, instead of stopping.
         shard: (i, n) inverts only every n-th range of 8 · `batch_size` consecutive images, starting with range i, so
             that n processes together write what a single one would, to one folder. Not for keypoint files.
@@ -105,7 +121,8 @@ def invert(
     Raises:
         ValueError: Nothing to invert, keypoints outside their image, no spec for plain arrays, no size for
             keypoints, an inverter for other features (the message names the fields that differ), a key that would be
-            written outside the folder, keypoint options for another file, or an unknown device.
+            written outside the folder, keypoint options for another file, an unknown device, or samples of an inverter
+            that cannot sample.
         LookupError: There is no pretrained inverter for these features.
         FileFormatError: The file is damaged or of another format.
         ImportError: `engine` is ``"ray"`` without Ray.
@@ -117,7 +134,8 @@ def invert(
     if not 0 <= shard[0] < shard[1]:
         raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard}")
     options = KeypointOptions(size, normalization, keypoint_format, max_side)
-    inversion = Inversion(output_folder(output), skip_bad, batch_size, precision, progress)
+    sampling = Sampling(samples, seed, spread)
+    inversion = Inversion(output_folder(output), skip_bad, batch_size, precision, progress, sampling)
     if isinstance(spec, str | PathLike):
         spec = read_spec(spec)
     keypoints = _is_keypoints(features, spec, convention, variables, options)
@@ -138,6 +156,7 @@ def invert(
         empty=inversion.empty,
         skipped=tuple(inversion.skipped),
         notes=inversion.notes(),
+        samples=samples,
     )
 
 
@@ -164,9 +183,11 @@ def _invert_features(
     if not len(file):
         raise ValueError(f"{file.path} contains no images: nothing to invert")
     network, name = fitting_inverter(inverter, file.spec, os.fspath(file.path))
+    if inversion.sampling.count:
+        network.check_can_sample()
     ranges = index_ranges(len(file), inversion.batch_size)[shard[0] :: shard[1]]
     if engine != "local" or shard != (0, 1):
-        check_names(list(file))  # of all images, also of those that other processes write
+        file_names(list(file), inversion.sampling)  # of all images, also of those that other processes write
     with connect(engine, workers) as cluster:
         if cluster is None:
             invert_features(file, ranges, Reconstructor(None, network, resolve_device(device)), inversion)

@@ -15,6 +15,7 @@ from preimage.pipelines.device_pipeline import DevicePipeline, Started
 from preimage.pipelines.image_loading import Pixels, as_bytes, at_once, in_budget, in_windows, inverting_bytes
 from preimage.pipelines.image_writer import ImageWriter, image_paths
 from preimage.pipelines.reconstruct import Reconstructor
+from preimage.pipelines.sampling import Sampling, gray_levels, pixel_deviation
 
 Size = tuple[int, int]
 
@@ -43,11 +44,13 @@ class Inversion:
         batch_size: Number of images at once.
         precision: Data type in which the network computes: ``"float32"``, ``"bfloat16"`` or ``"auto"``.
         progress: Called with (images done, total number of images).
+        sampling: Samples to draw for each image.
 
     Attributes:
         folder: Folder for the images.
         batch_size: Number of images at once.
-        images: Number of images written.
+        sampling: Samples to draw for each image.
+        images: Number of images written, not counting samples.
         empty: Number of these without keypoints.
         skipped: (key, problem) of the skipped images.
         total: Number of images to invert.
@@ -60,17 +63,19 @@ class Inversion:
         batch_size: int,
         precision: str,
         progress: Callable[[int, int], None] | None,
+        sampling: Sampling,
     ) -> None:
         self.folder, self.images, self.empty = folder, 0, 0
         self.skipped: list[tuple[str, str]] = []
         self._skip_bad, self._precision, self._progress = skip_bad, precision, progress
-        self.batch_size = batch_size
-        self.total = 0
+        self.batch_size, self.sampling = batch_size, sampling
+        self.total = self._files = 0
         self._remarks: dict[str, list[tuple[str, str]]] = {}
 
     def restarted(self) -> Inversion:
         """Return an inversion with the same settings, without results and without a callback."""
-        return Inversion(self.folder.absolute(), self._skip_bad, self.batch_size, self._precision, None)
+        folder, sampling = self.folder.absolute(), self.sampling
+        return Inversion(folder, self._skip_bad, self.batch_size, self._precision, None, sampling)
 
     def run(self, reconstructor: Reconstructor, keys: Mapping[int, str], items: Iterator[Item]) -> None:
         """Invert all items, and write the images while the next ones are computed.
@@ -80,15 +85,15 @@ class Inversion:
             keys: Keys of all images to invert, which name the files, by their indices.
             items: Images that can be inverted.
         """
-        paths = dict(zip(keys, image_paths(self.folder, list(keys.values())), strict=True))
+        paths = dict(zip(keys, image_paths(self.folder, list(keys.values()), self.sampling), strict=True))
         self.total = len(keys)
         dtype = choose_dtype(self._precision, reconstructor.device)
         with (
             ImageWriter(self._written, encode_ahead=reconstructor.device.type != "cpu") as writer,
-            contextlib.closing(_inverted(reconstructor, items, self.batch_size, dtype)) as inverted,
+            contextlib.closing(_inverted(reconstructor, items, self.batch_size, dtype, self.sampling)) as inverted,
         ):
             for batch, images in inverted:
-                writer.write([paths[item.index] for item in batch], list(images))
+                writer.write([path for item in batch for path in paths[item.index]], images)
 
     def skip(self, key: str, error: ValueError) -> None:
         """List the image as skipped, or raise the error."""
@@ -116,8 +121,10 @@ class Inversion:
         return tuple(lines)
 
     def _written(self) -> None:
-        self.images += 1
-        self._advance()
+        self._files += 1
+        if self._files % self.sampling.files == 0:  # the files of an image follow each other
+            self.images += 1
+            self._advance()
 
     def _advance(self) -> None:
         if self._progress is not None:
@@ -125,22 +132,36 @@ class Inversion:
 
 
 def _inverted(
-    reconstructor: Reconstructor, items: Iterable[Item], batch_size: int, dtype: torch.dtype
-) -> Generator[tuple[list[Item], Pixels], None, None]:
-    """Yield batches of items of equal shapes with their images (B, H, W, 3) uint8."""
+    reconstructor: Reconstructor, items: Iterable[Item], batch_size: int, dtype: torch.dtype, sampling: Sampling
+) -> Generator[tuple[list[Item], list[Pixels]], None, None]:
+    """Yield batches of items of equal shapes, with the contents of the files of the first item, then of the next ones.
+
+    These are images (H, W, 3) uint8: the reconstruction and the samples; and the deviation of the samples (H, W) uint8.
+    """
     pipeline = DevicePipeline.of(reconstructor.device)
 
     def start(batch: list[Item]) -> Started:
-        def compute(features: torch.Tensor) -> tuple[torch.Tensor]:
+        size, positions = batch[0].size, [item.index for item in batch]
+
+        def compute(features: torch.Tensor) -> list[torch.Tensor]:
             with torch.autocast(features.device.type, dtype, enabled=dtype != torch.float32):
-                images = reconstructor.invert(features, batch[0].size)
-            return (as_bytes(images),)
+                results = [as_bytes(reconstructor.invert(features, size))]
+                if not sampling.count:
+                    return results
+                samples = reconstructor.sample(
+                    features, sampling.count, sampling.seed, sampling.spread, size, positions=positions
+                )
+            results += as_bytes(samples).unbind(1)
+            return [*results, gray_levels(pixel_deviation(samples))] if sampling.has_deviation else results
 
         return pipeline.start([[item.features for item in batch]], compute)
 
-    with contextlib.closing(pipeline.results(_batches(items, batch_size), start)) as inverted:
-        for batch, ((images,),) in inverted:
-            yield batch, images.numpy()
+    with contextlib.closing(pipeline.results(_batches(items, batch_size, sampling.count), start)) as inverted:
+        for batch, (results,) in inverted:
+            yield (
+                batch,
+                [image for of_item in zip(*(result.numpy() for result in results), strict=True) for image in of_item],
+            )
 
 
 def index_ranges(count: int, batch_size: int) -> list[range]:
@@ -160,11 +181,11 @@ def _windows(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
         yield from in_budget(group, lambda item: inverting_bytes(*item.size) // 8, length)
 
 
-def _batches(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
+def _batches(items: Iterable[Item], batch_size: int, samples: int) -> Iterator[list[Item]]:
     """Yield batches of items of equal shapes, which do not depend on the items of other ranges."""
     for window in _windows(items, batch_size):
         groups: dict[tuple[object, ...], list[Item]] = {}
         for item in window:
             groups.setdefault((item.features.shape, item.size), []).append(item)
         for group in groups.values():
-            yield from in_windows(group, at_once(inverting_bytes(*group[0].size), batch_size))
+            yield from in_windows(group, at_once(inverting_bytes(*group[0].size, samples), batch_size))

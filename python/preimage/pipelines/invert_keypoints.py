@@ -51,6 +51,8 @@ def invert_keypoints(
     _check_any(file)
     sizes = _sizes(file)
     network, name = sift_inverter(inverter, "opencv" if file.format == "opencv" else "vlfeat")
+    if inversion.sampling.count:
+        network.check_can_sample()
     reconstructor = Reconstructor(None, network, device)
     representation = reconstructor.representation
     assert isinstance(representation, Sift)

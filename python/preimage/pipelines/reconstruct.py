@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -140,10 +140,44 @@ class Reconstructor:
             TypeError: Features that are not floating-point.
             ValueError: Features of another shape, or a size that they do not cover.
         """
-        batch = _tensor(features)
-        rank = 1 if self.inverter.spec.stride is None else 3
-        batch = batch[None] if batch.dim() <= rank else batch.flatten(0, -rank - 1)
+        batch, rank = self._flattened(features)
         return _like(features, self._invert(batch, size), rank)
+
+    def sample(
+        self,
+        features: Array,
+        n: int = 4,
+        seed: int = 0,
+        spread: float = 1.0,
+        size: tuple[int, int] | None = None,
+        *,
+        positions: Sequence[int] | None = None,
+    ) -> Array:
+        """Return n samples (..., n, 3, H, W), float32 in [0, 1], for features (..., C, h, w) or (..., C).
+
+        Args:
+            features: Floating-point features described by the inverter's spec.
+            n: Number of samples for each set of features.
+            seed: Seed of the noise.
+            spread: Factor of the noise.
+            size: (H, W) of the images, see `invert`.
+            positions: Position of each set of features, which its noise is keyed by, see `Inverter.sample`.
+
+        Raises:
+            TypeError: Features that are not floating-point.
+            ValueError: An inverter that cannot sample, or any of `Inverter.sample`.
+        """
+        batch, rank = self._flattened(features)
+        places = list(range(len(batch)) if positions is None else positions)
+        if len(places) != len(batch):
+            raise ValueError(f"{len(batch)} sets of features need as many positions, got {len(places)}")
+        self.inverter.check_can_sample()
+
+        def draw(part: torch.Tensor, first: int) -> torch.Tensor:
+            there = places[first : first + len(part)]
+            return self.inverter.sample(part, n, seed, spread, size, positions=there)
+
+        return _like(features, self._in_parts(batch, size, draw, samples=n), rank)
 
     def target(self, images: Array) -> Array:
         """Return the part of images (..., 3, H, W) that is reconstructed, float32 in [0, 1]."""
@@ -194,13 +228,30 @@ class Reconstructor:
         with torch.no_grad():
             return _joined([self.representation(part.to(device)).float() for part in images.split(most)])
 
+    def _flattened(self, features: Array) -> tuple[torch.Tensor, int]:
+        """Return features as a batch, and the number of dimensions of those of one image."""
+        batch = _tensor(features)
+        rank = 1 if self.inverter.spec.stride is None else 3
+        return batch[None] if batch.dim() <= rank else batch.flatten(0, -rank - 1), rank
+
     def _invert(self, features: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
+        return self._in_parts(features, size, lambda part, _: self.inverter(part, size=size))
+
+    def _in_parts(
+        self,
+        features: torch.Tensor,
+        size: tuple[int, int] | None,
+        make: Callable[[torch.Tensor, int], torch.Tensor],
+        samples: int = 0,
+    ) -> torch.Tensor:
+        """Return what a function makes of parts of the features that fit into memory, and of their first indices."""
         region, stride = self.inverter.output_region, self.inverter.network.stride
         side = stride if region is None else region.size
         pixels = math.prod(size or (*features.shape[2:], side, side))
-        most = at_once(inverting_bytes(1, pixels), max(1, len(features)))
+        most = at_once(inverting_bytes(1, pixels, samples), max(1, len(features)))
         with torch.no_grad():
-            return _joined([self.inverter(part.to(self.device), size=size) for part in features.split(most)])
+            parts = enumerate(features.split(most))
+            return _joined([make(part.to(self.device), index * most) for index, part in parts])
 
     def _target(self, images: torch.Tensor) -> torch.Tensor:
         target = self.inverter.target(images).float()

@@ -1,0 +1,69 @@
+"""What to draw for each image beside its reconstruction: samples, and how much they differ from pixel to pixel."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+WHITE_DEVIATION = 0.5  # standard deviation drawn white: half black and half white have no larger one
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """Samples to draw for each image.
+
+    Attributes:
+        count: Number of samples; 0 for none.
+        seed: Seed of their noise.
+        spread: Factor of their noise.
+
+    Raises:
+        ValueError: A negative or infinite value.
+    """
+
+    count: int = 0
+    seed: int = 0
+    spread: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("samples", self.count), ("seed", self.seed), ("spread", self.spread)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 0, got {value}")
+
+    @property
+    def has_deviation(self) -> bool:
+        """Whether there are enough samples for a standard deviation."""
+        return self.count > 1
+
+    @property
+    def files(self) -> int:
+        """Number of files of an image: its reconstruction, its samples, and their deviation."""
+        return 1 + self.count + self.has_deviation
+
+
+def pixel_deviation(
+    samples: torch.Tensor,  # [..., n, 3, H, W]
+) -> torch.Tensor:  # [..., H, W]
+    """Return the standard deviation of n samples, the root mean square of those of the three channels."""
+    return samples.var(dim=-4).mean(dim=-3).sqrt()
+
+
+def from_gray_levels(
+    levels: npt.NDArray[np.uint8],  # [...]
+) -> npt.NDArray[np.float32]:  # [...]
+    """Return the deviations of `gray_levels`, up to rounding."""
+    return levels.astype(np.float32) * np.float32(WHITE_DEVIATION / 255)
+
+
+def gray_levels(
+    deviation: torch.Tensor,  # [..., H, W]
+) -> torch.Tensor:  # [..., H, W] uint8
+    """Return deviations as gray levels: 0 for 0, 255 for `WHITE_DEVIATION` and more."""
+    return (deviation * (255 / WHITE_DEVIATION)).round().clamp(0, 255).byte()
