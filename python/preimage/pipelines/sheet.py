@@ -39,7 +39,6 @@ _NO_INVERTER = "\nThere is no inverter\nfor these features."
 _CANNOT_SAMPLE = "\nThis inverter\ncannot sample."
 _BELOW = "Reconstructions, each from\nthe features above it alone."
 ERROR_NOTE = "Error: distance from the photograph, over the average distance between two of these photographs."
-
 _SAMPLE_NOTE = "Samples: images that the features allow, drawn at random."
 
 
