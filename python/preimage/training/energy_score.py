@@ -4,8 +4,8 @@ For an image x and two independent samples a, b of its features, ½(‖x − a�
 estimate of a strictly proper score (Gneiting & Raftery, JASA 2007): its expectation is smallest if the samples come
 from the distribution of the images with these features. A single norm over a whole image hardly depends on its
 texture, so the loss is a sum of scores of parts of the image, each of which is proper: the mean color, a thumbnail,
-small windows at three resolutions, the cells of HOG, and the mean of all blocks of 8×8 pixels. The last is nearly flat
-for photographs, and shows a grid of the up-convolutions that is too weak to be seen in a single window.
+small windows at three resolutions, the cells of HOG, and the means of all blocks of 8×8, 16×16 and 32×32 pixels. The
+last are nearly flat for photographs, and show a grid of the up-convolutions that is too weak to be seen in one window.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from preimage.ops.hog import hog
 
 THUMBNAIL = 16  # side of the thumbnail
 _REDUCTIONS = (1, 2, 4)  # factors of the resolutions at which windows of 8×8 pixels are compared
-_BLOCK = 8  # period of the grid of three up-convolutions, and side of the blocks that are averaged
-_HOG_WEIGHT, _BLOCK_WEIGHT = 0.25, 8.0
-_TINY = 1e-8  # added to squared norms, whose root has no gradient at zero
+_BLOCKS = (8, 16, 32)  # periods of the grids of three to five up-convolutions: sides of the blocks that are averaged
+_HOG_WEIGHT = 0.25
+_BLOCK_WEIGHT = 64  # per pixel of the side: the deviation of a mean block grows with the side
+_TINY = 1e-10  # added to squared norms, whose root has no gradient at zero
 
 
 def energy_score(
@@ -35,11 +36,12 @@ def energy_score(
         second: Other samples of the same features.
     """
     together = torch.cat((images, first, second))
+    sides = [side for side in _BLOCKS if min(images.shape[2:]) >= 2 * side]
     terms = [
         _score(_squares(F.adaptive_avg_pool2d(together, 1))),
         _score(_squares(F.adaptive_avg_pool2d(together, THUMBNAIL)).mean(dim=(2, 3))) * 2,
         _HOG_WEIGHT * _score(_squares(hog(together)) * 31),
-        _BLOCK_WEIGHT * _score(_squares(_mean_block(together)).mean(dim=(2, 3))),
+        *(_BLOCK_WEIGHT / side * _score(_squares(_mean_block(together, side)).mean(dim=(2, 3))) for side in sides),
     ]
     for factor in _REDUCTIONS:
         if factor > 1:
@@ -51,11 +53,11 @@ def energy_score(
     return torch.stack(terms).sum()
 
 
-def _mean_block(images: torch.Tensor) -> torch.Tensor:
-    """Return the mean of all blocks of an image, minus its mean color, (B, 3, 8, 8)."""
-    rows, columns = (size // _BLOCK for size in images.shape[2:])
-    blocks = images[:, :, : rows * _BLOCK, : columns * _BLOCK]
-    block = blocks.reshape(*images.shape[:2], rows, _BLOCK, columns, _BLOCK).mean(dim=(2, 4))
+def _mean_block(images: torch.Tensor, side: int) -> torch.Tensor:
+    """Return the mean of all square blocks of an image, minus its mean color, (B, 3, side, side)."""
+    rows, columns = (size // side for size in images.shape[2:])
+    blocks = images[:, :, : rows * side, : columns * side]
+    block = blocks.reshape(*images.shape[:2], rows, side, columns, side).mean(dim=(2, 4))
     return block - block.mean(dim=(2, 3), keepdim=True)
 
 
