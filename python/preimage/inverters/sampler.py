@@ -1,9 +1,10 @@
 """Draw several images that one set of features allows: a decoder with noise, which shares the inverter's encoder.
 
-Noise enters a map twice, a vector of it that is common to the whole image (its colors and brightness) by an affine
-change of the channels, and maps of it (details and their position) by a convolution. It enters from the coarsest map
-to those of a quarter of the image's side; finer noise leaves a grid of the up-convolutions in the images. Without
-noise, and with the weights that `Sampler` starts with, the output is that of the inverter's own decoder.
+Two kinds of noise enter: a vector that is common to the whole image (its colors and brightness) changes the channels of
+the coarsest maps by an affine function, and maps of noise (what differs from place to place) are added to maps of all
+sizes up to a quarter of the image's side. Finer noise, and a vector that changes finer maps, leave a grid of the
+up-convolutions in the images. Without noise, and with the weights that `Sampler` starts with, the output is that of the
+inverter's own decoder.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from torch import nn
 from preimage.inverters.architectures import Architecture, run_stages
 from preimage.nn import UpConv2d, UpConvChain
 
-_FINEST = 4  # pixels of the image per value of the finest map with noise
+_FINEST_MAP = 4  # pixels of the image per value of the finest map with noise
+_FINEST_VECTOR = 32  # the same of the finest map that the noise vector changes, besides the first
 _GAIN = 0.5  # largest relative change of a channel; without a limit, some vectors give images with broken colors
-_FIRST_DEVIATION = 0.01  # of the noise that an untrained sampler adds
+_FIRST_DEVIATION = 0.1  # of what an untrained sampler adds for the vector and for the maps, as a fraction of the map's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,24 +103,32 @@ class Noise:
 
 
 class AddNoise(nn.Module):
-    """Add noise to a map: x · (1 + gain(vector)) + shift(vector) + mix(maps), with limited gains.
+    """Add noise to a map: x · (1 + gain(vector)) + r · (shift(vector) + mix(maps)), with limited gains.
+
+    The root mean square r of the map makes learning independent of its scale, which differs from size to size.
 
     Args:
         channels: Number of channels of the map.
         config: Amount of noise.
+        with_vector: Whether the noise vector changes the map.
     """
 
-    def __init__(self, channels: int, config: SamplerConfig) -> None:
+    def __init__(self, channels: int, config: SamplerConfig, *, with_vector: bool) -> None:
         super().__init__()
-        self.film = nn.Linear(config.vector, 2 * channels, bias=False)
+        self.film = nn.Linear(config.vector, 2 * channels, bias=False) if with_vector else None
         self.mix = nn.Conv2d(config.maps, channels, 1, bias=False)
-        if not self.film.weight.is_meta:
-            nn.init.normal_(self.film.weight, std=_FIRST_DEVIATION / config.vector**0.5)
+        if not self.mix.weight.is_meta:
             nn.init.normal_(self.mix.weight, std=_FIRST_DEVIATION / config.maps**0.5)
+            if self.film is not None:
+                nn.init.normal_(self.film.weight, std=_FIRST_DEVIATION / config.vector**0.5)
 
     def forward(self, x: torch.Tensor, vector: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        scale = x.detach().float().square().mean(dim=(1, 2, 3), keepdim=True).sqrt().to(x.dtype)
+        noise = self.mix(maps)
+        if self.film is None:
+            return x + scale * noise
         gain, shift = self.film(vector)[:, :, None, None].chunk(2, dim=1)
-        return x * (1 + _GAIN * torch.tanh(gain)) + shift + self.mix(maps)
+        return x * (1 + _GAIN * torch.tanh(gain)) + scale * (shift + noise)
 
 
 class Sampler(nn.Module):
@@ -139,7 +149,7 @@ class Sampler(nn.Module):
             head = head[ups[0] :]
             ups = [index - ups[0] for index in ups]
         pixels = 2 ** len(ups)
-        while pixels > _FINEST:  # a further stage of each up-convolution and the layers that follow it
+        while pixels > _FINEST_MAP:  # a further stage of each up-convolution and the layers that follow it
             end = ups[1]
             stages.append((head[0], UpConvChain(*head[1:end])))
             head, ups, pixels = head[end:], [index - end for index in ups[1:]], pixels // 2
@@ -147,11 +157,11 @@ class Sampler(nn.Module):
             nn.ModuleList(map(copy.deepcopy, modules)) for modules in zip(*stages, strict=True)
         )
         self.head = UpConvChain(*copy.deepcopy(head))
-        channels = [
-            enlarge.weight.shape[1] if isinstance(enlarge, UpConv2d) else network.encoded_channels
-            for enlarge, _ in stages
-        ]
-        self.noise = nn.ModuleList(AddNoise(count, config) for count in channels)
+        self.noise = nn.ModuleList()
+        for index, enlarge in enumerate(self.enlarge):
+            channels = enlarge.weight.shape[1] if isinstance(enlarge, UpConv2d) else network.encoded_channels
+            with_vector = index == 0 or pixels * 2 ** (len(stages) - 1 - index) >= _FINEST_VECTOR
+            self.noise.append(AddNoise(channels, config, with_vector=with_vector))
 
     def forward(self, encoded: Sequence[torch.Tensor], noise: Noise) -> torch.Tensor:
         """Return images (B, 3, H, W) minus the mean color.
