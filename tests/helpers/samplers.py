@@ -9,7 +9,15 @@ import torch
 from preimage.inverters import Inverter
 from preimage.inverters.sampler import Sampler, SamplerConfig
 
-_LOUDER = 10.0  # than the noise of an untrained sampler, whose samples differ by less than 1/255
+_LOUDER = 10.0  # than the noise of an untrained sampler
+
+
+def louder(inverter: Inverter) -> Inverter:
+    """Increase the noise of an untrained sampler."""
+    assert inverter.sampler is not None
+    for weight in inverter.sampler.noise.parameters():
+        weight.data *= _LOUDER
+    return inverter.eval()
 
 
 def save_with_sampler(folder: Path, output: Path) -> Path:
@@ -17,10 +25,7 @@ def save_with_sampler(folder: Path, output: Path) -> Path:
     torch.manual_seed(0)
     inverter = Inverter.load(folder)
     inverter.sampler = Sampler(inverter.network, SamplerConfig(vector=4, maps=2))
-    for name, weight in inverter.sampler.named_parameters():
-        if name.startswith("noise."):
-            weight.data *= _LOUDER
-    return inverter.save(output)
+    return louder(inverter).save(output)
 
 
-__all__ = ["save_with_sampler"]
+__all__ = ["louder", "save_with_sampler"]

@@ -14,7 +14,7 @@ import torch
 
 from conftest import Run
 from preimage.inverters import Inverter, UShapedConfig
-from preimage.inverters.sampler import AddNoise, SamplerConfig
+from preimage.inverters.sampler import SamplerConfig
 from preimage.io import list_images
 from preimage.metrics import Originals, feature_error
 from preimage.pipelines.evaluate import EvaluateSummary, evaluate
@@ -22,21 +22,13 @@ from preimage.pipelines.image_loading import batches
 from preimage.pipelines.reconstruct import Comparison, Reconstructor
 from preimage.pipelines.sample_scores import SampleScorer, SampleScores
 from preimage.representations import create_representation
+from samplers import louder
 from toys import NETWORKS, SIDE, ToyMaps, ToyVectors
 
 HOG = create_representation("hog")
 N = 4
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def louder(inverter: Inverter) -> Inverter:
-    """Increase the noise of an untrained sampler, so that its draws differ visibly."""
-    for layer in inverter.modules():
-        if isinstance(layer, AddNoise):
-            layer.film.weight.data.mul_(20)
-            layer.mix.weight.data.mul_(20)
-    return inverter.eval()
 
 
 @pytest.fixture(scope="module")

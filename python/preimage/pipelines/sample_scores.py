@@ -86,9 +86,13 @@ class SampleScorer:
         originals: Statistics of the original images, which the caller collects.
         count: Number of draws for each image, at least 2.
         seed: Seed of the draws.
+
+    Raises:
+        ValueError: An inverter that cannot sample.
     """
 
     def __init__(self, reconstructor: Reconstructor, originals: Originals, count: int, seed: int) -> None:
+        reconstructor.inverter.check_can_sample()
         self._reconstructor, self._count, self._seed = reconstructor, count, seed
         self._calibration = Calibration(count, seed)
         self._draw_errors = [NormalizedError(originals) for _ in range(count)]
@@ -102,7 +106,7 @@ class SampleScorer:
         """Draw samples for a batch, whose noise is keyed by the number of images before it, and add their scores.
 
         Raises:
-            ValueError: An inverter that cannot sample, or a negative seed.
+            ValueError: A negative seed.
         """
         inverter, device = self._reconstructor.inverter, self._reconstructor.device
         target = comparison.target.to(device)
