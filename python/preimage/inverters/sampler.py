@@ -24,7 +24,8 @@ from preimage.nn import UpConv2d, UpConvChain
 _FINEST_MAP = 4  # pixels of the image per value of the finest map with noise
 _FINEST_VECTOR = 32  # the same of the finest map that the noise vector changes, besides the first
 _GAIN = 0.5  # largest relative change of a channel; without a limit, some vectors give images with broken colors
-_FIRST_DEVIATION = 0.1  # of what an untrained sampler adds for the vector and for the maps, as a fraction of the map's
+_FINE = 16  # the same below which an untrained sampler adds little noise, or training would prefer it to coarse noise
+_FIRST_COARSE, _FIRST_FINE = 0.3, 0.05  # deviations of what an untrained sampler adds, as fractions of the map's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,17 +111,20 @@ class AddNoise(nn.Module):
     Args:
         channels: Number of channels of the map.
         config: Amount of noise.
-        with_vector: Whether the noise vector changes the map.
+        pixels: Pixels of the image per value of the map.
+        first: Whether it is the first map with noise.
     """
 
-    def __init__(self, channels: int, config: SamplerConfig, *, with_vector: bool) -> None:
+    def __init__(self, channels: int, config: SamplerConfig, pixels: int, *, first: bool) -> None:
         super().__init__()
+        with_vector = first or pixels >= _FINEST_VECTOR
         self.film = nn.Linear(config.vector, 2 * channels, bias=False) if with_vector else None
         self.mix = nn.Conv2d(config.maps, channels, 1, bias=False)
+        deviation = _FIRST_FINE if pixels < _FINE else _FIRST_COARSE
         if not self.mix.weight.is_meta:
-            nn.init.normal_(self.mix.weight, std=_FIRST_DEVIATION / config.maps**0.5)
+            nn.init.normal_(self.mix.weight, std=deviation / config.maps**0.5)
             if self.film is not None:
-                nn.init.normal_(self.film.weight, std=_FIRST_DEVIATION / config.vector**0.5)
+                nn.init.normal_(self.film.weight, std=deviation / config.vector**0.5)
 
     def forward(self, x: torch.Tensor, vector: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
         scale = x.detach().float().square().mean(dim=(1, 2, 3), keepdim=True).sqrt().to(x.dtype)
@@ -160,8 +164,8 @@ class Sampler(nn.Module):
         self.noise = nn.ModuleList()
         for index, enlarge in enumerate(self.enlarge):
             channels = enlarge.weight.shape[1] if isinstance(enlarge, UpConv2d) else network.encoded_channels
-            with_vector = index == 0 or pixels * 2 ** (len(stages) - 1 - index) >= _FINEST_VECTOR
-            self.noise.append(AddNoise(channels, config, with_vector=with_vector))
+            scale = pixels * 2 ** (len(stages) - 1 - index)
+            self.noise.append(AddNoise(channels, config, scale, first=index == 0))
 
     def forward(self, encoded: Sequence[torch.Tensor], noise: Noise) -> torch.Tensor:
         """Return images (B, 3, H, W) minus the mean color.

@@ -4,8 +4,10 @@ For an image x and two independent samples a, b of its features, ½(‖x − a�
 estimate of a strictly proper score (Gneiting & Raftery, JASA 2007): its expectation is smallest if the samples come
 from the distribution of the images with these features. A single norm over a whole image hardly depends on its
 texture, so the loss is a sum of scores of parts of the image, each of which is proper: the mean color, a thumbnail,
-small windows at three resolutions, the cells of HOG, and the means of all blocks of 8×8, 16×16 and 32×32 pixels. The
-last are nearly flat for photographs, and show a grid of the up-convolutions that is too weak to be seen in one window.
+small windows at three resolutions, the cells of HOG, differences of neighbors at five resolutions, and the mean of all
+blocks of 8×8, 16×16 and 32×32 pixels. Differences depend on how neighbors are correlated, which hardly changes the norm
+over a window, and so do those of chroma, which are small beside those of luminance. Mean blocks are nearly flat for
+photographs, and show a grid of the up-convolutions that is too weak to be seen in one window.
 """
 
 from __future__ import annotations
@@ -13,10 +15,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from preimage.metrics import luma
 from preimage.ops.hog import hog
 
 THUMBNAIL = 16  # side of the thumbnail
-_REDUCTIONS = (1, 2, 4)  # factors of the resolutions at which windows of 8×8 pixels are compared
+_WINDOWS = (1, 2, 4)  # factors of reduction at which windows of 8×8 pixels are compared
+_DIFFERENCES = (2, 4, 8, 16, 32)  # those at which neighbors are
+_DIFFERENCE_WEIGHT, _CHROMA_WEIGHT = 1.0, 4.0
 _BLOCKS = (8, 16, 32)  # periods of the grids of three to five up-convolutions: sides of the blocks that are averaged
 _HOG_WEIGHT = 0.25
 _BLOCK_WEIGHT = 64  # per pixel of the side: the deviation of a mean block grows with the side
@@ -43,13 +48,19 @@ def energy_score(
         _HOG_WEIGHT * _score(_squares(hog(together)) * 31),
         *(_BLOCK_WEIGHT / side * _score(_squares(_mean_block(together, side)).mean(dim=(2, 3))) for side in sides),
     ]
-    for factor in _REDUCTIONS:
+    for factor in sorted({*_WINDOWS, *_DIFFERENCES}):
         if factor > 1:
             together = F.avg_pool2d(together, 2)
-        blocks = F.avg_pool2d(_squares(together), 2)
-        if factor == 1:  # windows of 4×4 pixels, every other pixel
-            terms.append(_score(F.avg_pool2d(blocks, 2, 1)))
-        terms.append(_score(F.avg_pool2d(F.avg_pool2d(blocks, 2), 2, 1)))  # of 8×8 pixels, every fourth pixel
+        if factor in _DIFFERENCES and min(together.shape[2:]) > 1:
+            chroma = together - luma(together)[:, None]
+            for planes, weight in ((together, _DIFFERENCE_WEIGHT), (chroma, _CHROMA_WEIGHT)):
+                steps = (planes[..., 1:] - planes[..., :-1], planes[..., 1:, :] - planes[..., :-1, :])
+                terms += [weight / 2 * _score(_squares(step)) for step in steps]
+        if factor in _WINDOWS:
+            blocks = F.avg_pool2d(_squares(together), 2)
+            if factor == 1:  # windows of 4×4 pixels, every other pixel
+                terms.append(_score(F.avg_pool2d(blocks, 2, 1)))
+            terms.append(_score(F.avg_pool2d(F.avg_pool2d(blocks, 2), 2, 1)))  # of 8×8 pixels, every fourth pixel
     return torch.stack(terms).sum()
 
 
