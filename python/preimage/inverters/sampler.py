@@ -25,7 +25,7 @@ _FINEST_MAP = 4  # pixels of the image per value of the finest map with noise
 _FINEST_VECTOR = 32  # the same of the finest map that the noise vector changes, besides the first
 _GAIN = 0.5  # largest relative change of a channel; without a limit, some vectors give images with broken colors
 _FINE = 16  # the same below which an untrained sampler adds little noise, or training would prefer it to coarse noise
-_FIRST_COARSE, _FIRST_FINE = 0.3, 0.05  # deviations of what an untrained sampler adds, as fractions of the map's
+_FIRST_COARSE, _FIRST_FINE = 0.15, 0.04  # deviations of what an untrained sampler adds, as fractions of the map's
 
 
 @dataclasses.dataclass(frozen=True)
