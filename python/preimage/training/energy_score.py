@@ -6,8 +6,8 @@ from the distribution of the images with these features. A single norm over a wh
 texture, so the loss is a sum of scores of parts of the image, each of which is proper: the mean color, a thumbnail,
 small windows at three resolutions, the cells of HOG, differences of neighbors at five resolutions, and the mean of all
 blocks of 8×8, 16×16 and 32×32 pixels. Differences depend on how neighbors are correlated, which hardly changes the norm
-over a window, and so do those of chroma, which are small beside those of luminance. Mean blocks are nearly flat for
-photographs, and show a grid of the up-convolutions that is too weak to be seen in one window.
+over a window. Mean blocks are nearly flat for photographs, and show a grid of the up-convolutions that is too weak to
+be seen in one window. Chroma is enlarged before, because it is small beside luminance.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from preimage.ops.hog import hog
 THUMBNAIL = 16  # side of the thumbnail
 _WINDOWS = (1, 2, 4)  # factors of reduction at which windows of 8×8 pixels are compared
 _DIFFERENCES = (2, 4, 8, 16, 32)  # those at which neighbors are
-_DIFFERENCE_WEIGHT, _CHROMA_WEIGHT = 1.0, 4.0
+_CHROMA = 2.5  # factor of chroma
 _BLOCKS = (8, 16, 32)  # periods of the grids of three to five up-convolutions: sides of the blocks that are averaged
 _HOG_WEIGHT = 0.25
 _BLOCK_WEIGHT = 64  # per pixel of the side: the deviation of a mean block grows with the side
@@ -41,21 +41,22 @@ def energy_score(
         second: Other samples of the same features.
     """
     together = torch.cat((images, first, second))
+    cells = hog(together)
+    gray = luma(together)[:, None]
+    together = gray + _CHROMA * (together - gray)
     sides = [side for side in _BLOCKS if min(images.shape[2:]) >= 2 * side]
     terms = [
         _score(_squares(F.adaptive_avg_pool2d(together, 1))),
         _score(_squares(F.adaptive_avg_pool2d(together, THUMBNAIL)).mean(dim=(2, 3))) * 2,
-        _HOG_WEIGHT * _score(_squares(hog(together)) * 31),
+        _HOG_WEIGHT * _score(_squares(cells) * 31),
         *(_BLOCK_WEIGHT / side * _score(_squares(_mean_block(together, side)).mean(dim=(2, 3))) for side in sides),
     ]
     for factor in sorted({*_WINDOWS, *_DIFFERENCES}):
         if factor > 1:
             together = F.avg_pool2d(together, 2)
         if factor in _DIFFERENCES and min(together.shape[2:]) > 1:
-            chroma = together - luma(together)[:, None]
-            for planes, weight in ((together, _DIFFERENCE_WEIGHT), (chroma, _CHROMA_WEIGHT)):
-                steps = (planes[..., 1:] - planes[..., :-1], planes[..., 1:, :] - planes[..., :-1, :])
-                terms += [weight / 2 * _score(_squares(step)) for step in steps]
+            steps = (together[..., 1:] - together[..., :-1], together[..., 1:, :] - together[..., :-1, :])
+            terms += [_score(_squares(step)) for step in steps]
         if factor in _WINDOWS:
             blocks = F.avg_pool2d(_squares(together), 2)
             if factor == 1:  # windows of 4×4 pixels, every other pixel
