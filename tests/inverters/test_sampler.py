@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from conftest import photographs
 from preimage.errors import FileFormatError
 from preimage.inverters import (
     ArchitectureConfig,
@@ -18,9 +20,10 @@ from preimage.inverters import (
     TwoStreamConfig,
     UShapedConfig,
 )
+from preimage.inverters.pretrained import pretrained_samplers
 from preimage.inverters.sampler import Noise, SamplerConfig
 from preimage.io.checksum import with_checksum
-from preimage.representations import create_representation
+from preimage.representations import create_representation, representation_from_spec
 from preimage.spec import Spec
 
 _SMALL = SamplerConfig(vector=4, maps=2)
@@ -171,3 +174,24 @@ def test_names_bad_arguments(arguments: dict[str, object], message: str) -> None
         inverter.sample(torch.rand(7))
     with pytest.raises(TypeError, match="floating"):
         inverter.sample(torch.ones(31, 4, 4, dtype=torch.int32))
+
+
+@pytest.mark.parametrize("short_side", [128, 256, 350, 600])
+@pytest.mark.parametrize("name", pretrained_samplers())
+def test_pretrained_samplers_draw_photographs_at_any_size(name: str, short_side: int) -> None:
+    """Their mean is like the reconstruction, they differ from each other, and no grid is in them."""
+    inverter = Inverter.load(name)
+    photograph = photographs()["astronaut"]
+    image = cv2.resize(photograph, (short_side * 5 // 4, short_side), interpolation=cv2.INTER_AREA)
+    original = torch.from_numpy(image).permute(2, 0, 1)[None]
+    features = representation_from_spec(inverter.spec)(original)
+    draws = inverter.sample(features, 4, size=image.shape[:2])[0]
+    plain = inverter(features, size=image.shape[:2])[0]
+    truth = original[0].float() / 255
+    assert (draws.mean(dim=0) - truth).square().mean() < 1.25 * (plain - truth).square().mean() + 0.005
+    assert 0.03 < draws.std(dim=0).mean() < 0.2
+    for side in (8, 16):
+        rows, columns = (size // side for size in image.shape[:2])
+        blocks = draws[:, :, : rows * side, : columns * side].unflatten(3, (columns, side)).unflatten(2, (rows, side))
+        grid = blocks.mean(dim=(2, 4))
+        assert (grid - grid.mean(dim=(2, 3), keepdim=True)).square().mean().sqrt() < 0.04
