@@ -3,8 +3,8 @@
 For an image x and two independent samples a, b of its features, ½(‖x − a‖ + ‖x − b‖) − ½‖a − b‖ is an unbiased
 estimate of a strictly proper score (Gneiting & Raftery, JASA 2007): its expectation is smallest if the samples come
 from the distribution of the images with these features. A single norm over a whole image hardly depends on its
-texture, so the loss is a sum of scores of parts of the image, each of which is proper: the mean color, a thumbnail,
-small windows at three resolutions, the cells of HOG, differences of neighbors at five resolutions, and the mean of all
+texture, so the loss also adds scores of parts of the image, each of which is proper: the mean color, a thumbnail, small
+windows at three resolutions, the cells of HOG, differences of neighbors at five resolutions, and the mean of all
 blocks of 8×8, 16×16 and 32×32 pixels. Differences depend on how neighbors are correlated, which hardly changes the norm
 over a window. Mean blocks are nearly flat for photographs, and show a grid of the up-convolutions that is too weak to
 be seen in one window. Chroma is enlarged before, because it is small beside luminance.
@@ -23,7 +23,7 @@ _WINDOWS = (1, 2, 4)  # factors of reduction at which windows of 8×8 pixels are
 _DIFFERENCES = (2, 4, 8, 16, 32)  # those at which neighbors are
 _CHROMA = 2.5  # factor of chroma
 _BLOCKS = (8, 16, 32)  # periods of the grids of three to five up-convolutions: sides of the blocks that are averaged
-_HOG_WEIGHT = 0.25
+_WHOLE_WEIGHT, _HOG_WEIGHT = 3.0, 0.25
 _BLOCK_WEIGHT = 64  # per pixel of the side: the deviation of a mean block grows with the side
 _TINY = 1e-10  # added to squared norms, whose root has no gradient at zero
 
@@ -41,11 +41,12 @@ def energy_score(
         second: Other samples of the same features.
     """
     together = torch.cat((images, first, second))
-    cells = hog(together)
+    cells, whole = hog(together), _squares(together).mean(dim=(2, 3))
     gray = luma(together)[:, None]
     together = gray + _CHROMA * (together - gray)
     sides = [side for side in _BLOCKS if min(images.shape[2:]) >= 2 * side]
     terms = [
+        _WHOLE_WEIGHT * _score(whole),
         _score(_squares(F.adaptive_avg_pool2d(together, 1))),
         _score(_squares(F.adaptive_avg_pool2d(together, THUMBNAIL)).mean(dim=(2, 3))) * 2,
         _HOG_WEIGHT * _score(_squares(cells) * 31),
