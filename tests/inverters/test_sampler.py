@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -108,6 +111,33 @@ def test_leading_dimensions_and_size() -> None:
     assert mean.shape == deviation.shape == (2, 3, 3, 45, 40)
 
 
+def test_empty_batches_have_no_samples() -> None:
+    inverter = _inverter()
+    features = _features(inverter, 2, 0)
+    assert inverter.sample(features, 3).shape == (2, 0, 3, 3, 48, 40)
+    assert [part.shape for part in inverter.moments(features, 2)] == [(2, 0, 3, 48, 40)] * 2
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_positions_may_be_an_array(kind: Callable[[list[int]], Any]) -> None:
+    inverter = _inverter()
+    features = _features(inverter, 2)
+    assert torch.equal(
+        inverter.sample(features, 1, positions=kind([4, 1])), inverter.sample(features, 1, positions=[4, 1])
+    )
+    with pytest.raises(TypeError, match=r"float|[Ii]nteger"):
+        inverter.sample(features, 1, positions=kind([0.5, 1.0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_samples_in_another_precision_are_nearly_those_in_float32(dtype: torch.dtype) -> None:
+    inverter = _inverter()
+    features = _features(inverter, 2).double().numpy()
+    wanted = inverter.sample(features, 2)
+    drawn = inverter.to(dtype).sample(features, 2)
+    torch.testing.assert_close(drawn.float(), wanted, atol=1e-5 if dtype == torch.float64 else 0.05, rtol=0)
+
+
 def test_moments_are_those_of_the_samples() -> None:
     inverter = _inverter()
     features = _features(inverter, 2)
@@ -159,6 +189,8 @@ def test_an_inverter_without_sampler_says_what_can_sample() -> None:
         ({"n": 0}, "n must.*1.*0"),
         ({"seed": -1}, "seed.*-1"),
         ({"spread": -0.5}, "spread.*-0.5"),
+        ({"spread": math.nan}, "spread.*nan"),
+        ({"spread": math.inf}, "spread.*finite.*inf"),
         ({"positions": [0, -3]}, r"positions.*-3"),
         ({"positions": [0]}, "2 sets.*got 1"),
         ({"size": (8, 8)}, "size.*8×8"),

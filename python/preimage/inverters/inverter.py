@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import operator
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,7 +34,7 @@ class Inverter(nn.Module):
     """Estimate an image from its features in one forward pass.
 
     Args:
-            spec: spec of the features.
+        spec: Spec of the features.
         config: Architecture of the network, for example from `preimage.inverters.preset`.
         training_notes: Plain JSON values about the training, stored in ``config.json``.
         output_region: Part of an image that is reconstructed, for features of images of one size only; ``None`` if
@@ -159,8 +161,8 @@ class Inverter(nn.Module):
 
         Raises:
             TypeError: Features that are not floating-point.
-            ValueError: An inverter that cannot sample; n below 1; a negative seed, position or spread; or any of
-                `forward`.
+            ValueError: An inverter that cannot sample; n below 1; a negative seed or position; a negative or infinite
+                spread; another number of positions than sets of features; or any of `forward`.
         """
         leading, batch = self._flattened(features)
         draws = list(self._draws(batch, n, seed, spread, size, positions))
@@ -247,7 +249,7 @@ class Inverter(nn.Module):
         assert self.sampler is not None
         sizes = self.sampler.sizes(encoded)
         noise = Noise.draw(self.sampler.config, sizes, seed=seed, positions=positions, draw=draw, spread=spread)
-        return self._cropped(self.sampler(encoded, noise.to(self.image_mean.device)), features)
+        return self._cropped(self.sampler(encoded, noise.to(self.image_mean)), features)
 
     def _draws(
         self,
@@ -260,13 +262,13 @@ class Inverter(nn.Module):
     ) -> Iterator[torch.Tensor]:
         """Yield n batches of images, clamped and of the given size."""
         self.check_can_sample()
-        positions = range(len(batch)) if positions is None else positions
+        positions = list(map(operator.index, range(len(batch)) if positions is None else positions))
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        if seed < 0 or spread < 0 or min(positions, default=0) < 0:
-            raise ValueError(
-                f"seed, spread and positions must be at least 0, got {seed}, {spread} and {list(positions)[:4]}"
-            )
+        if not 0 <= spread < math.inf:
+            raise ValueError(f"spread must be at least 0 and finite, got {spread}")
+        if seed < 0 or min(positions, default=0) < 0:
+            raise ValueError(f"seed and positions must be at least 0, got {seed} and {positions[:4]}")
         if len(positions) != len(batch):
             raise ValueError(f"{len(batch)} sets of features need as many positions, got {len(positions)}")
         encoded = self.encode(batch)
@@ -409,9 +411,7 @@ class Inverter(nn.Module):
 
     def _checked(self, features: torch.Tensor | npt.NDArray[Any]) -> tuple[torch.Tensor, bool]:
         """Return features as a batch on the inverter's device, and whether they were those of a single image."""
-        if isinstance(features, np.ndarray):
-            features = np.require(features, requirements="W")  # torch warns about read-only arrays
-        features = torch.as_tensor(features)
+        features = _as_tensor(features)
         if not features.is_floating_point():
             raise TypeError(f"features must be floating point, got {features.dtype}")
         rank = 2 if self.network.side is not None else 4
@@ -429,9 +429,7 @@ class Inverter(nn.Module):
 
     def _flattened(self, features: torch.Tensor | npt.NDArray[Any]) -> tuple[tuple[int, ...], torch.Tensor]:
         """Return the leading dimensions of features, empty for those of one image, and the features as a batch."""
-        if isinstance(features, np.ndarray):
-            features = np.require(features, requirements="W")
-        features = torch.as_tensor(features)
+        features = _as_tensor(features)
         leading = tuple(features.shape[: (-1 if self.network.side is not None else -3)])
         return leading, self._checked(features.flatten(0, len(leading) - 1) if leading else features)[0]
 
@@ -474,6 +472,12 @@ def load_inverter(name_or_folder: str | os.PathLike[str], device: str | torch.de
     """
     wanted = resolve_device(device)
     return Inverter.load(name_or_folder).to(wanted)
+
+
+def _as_tensor(features: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
+    if isinstance(features, np.ndarray):
+        features = np.require(features, requirements="W")  # torch warns about read-only arrays
+    return torch.as_tensor(features)
 
 
 def _from_fields(fields: dict[str, Any]) -> Inverter:

@@ -59,8 +59,8 @@ class Noise:
     """The noise of a batch of images.
 
     Attributes:
-        vector: (B, vector), of length √vector each.
-        maps: (B, maps, h, w) for each size, the coarsest first; standard normal.
+        vector: (B, vector), each row of length √vector times the spread.
+        maps: (B, maps, h, w) for each size, the coarsest first; standard normal times the spread.
     """
 
     vector: torch.Tensor
@@ -77,9 +77,9 @@ class Noise:
         draw: int,
         spread: float = 1.0,
     ) -> Noise:
-        """Return noise on the CPU.
+        """Return float32 noise on the CPU.
 
-        That of an image depends on nothing but the seed, its position, the number of the draw, and the sizes.
+        The noise of an image depends only on the seed, its position, the number of the draw, the sizes and the spread.
 
         Args:
             config: Amount of noise.
@@ -87,7 +87,7 @@ class Noise:
             seed: Seed, at least 0.
             positions: Position of each image of the batch among all images, at least 0.
             draw: Number of the draw, at least 0.
-            spread: Factor of the noise.
+            spread: Factor of the noise, at least 0.
         """
         values = config.vector + config.maps * sum(height * width for height, width in sizes)
         rows = np.empty((len(positions), values), np.float32)
@@ -98,9 +98,9 @@ class Noise:
         shaped = [one.unflatten(1, (config.maps, *size)) * spread for one, size in zip(maps, sizes, strict=True)]
         return cls(vector, shaped)
 
-    def to(self, device: torch.device) -> Noise:
-        """Return the noise on a device."""
-        return Noise(self.vector.to(device), [one.to(device) for one in self.maps])
+    def to(self, other: torch.Tensor) -> Noise:
+        """Return the noise on the device and with the dtype of a tensor."""
+        return Noise(self.vector.to(other), [one.to(other) for one in self.maps])
 
 
 class AddNoise(nn.Module):
