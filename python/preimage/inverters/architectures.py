@@ -36,9 +36,8 @@ from preimage.old_names import ARCHITECTURE_FIELDS, renamed
 
 _MOST_BLOCKS = 100
 
-Stage = tuple[
-    nn.Module, nn.Module
-]  # enlarges the map, or does not; then, after the skip of that size is added, refines
+# A layer that enlarges the map, or `nn.Identity`; and one that refines it, after the skip of its size is added.
+Stage = tuple[nn.Module, nn.Module]
 
 
 @dataclasses.dataclass(frozen=True)
