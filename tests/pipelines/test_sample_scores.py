@@ -175,13 +175,13 @@ def test_criteria(sampling: Path, monkeypatch: pytest.MonkeyPatch, spread: float
 
 
 def test_rejects_what_cannot_be_sampled(sampling: Path, tiny: Path, photo_folder: Path) -> None:
-    for count in (1, -3):
-        with pytest.raises(ValueError, match=rf"samples.*2.*got {count}"):
+    for count in (1, -3, 1001):
+        with pytest.raises(ValueError, match=rf"samples.*got {count}"):
             evaluate(sampling, photo_folder, size=64, samples=count)
     with pytest.raises(ValueError, match="cannot sample"):
         evaluate(tiny, photo_folder, size=64, samples=2)
     with pytest.raises(ValueError, match=r"seed.*-1"):
-        evaluate(sampling, photo_folder, size=64, samples=2, seed=-1)
+        evaluate(sampling, photo_folder, size=64, samples=2, seed=-1, progress=lambda *_: pytest.fail("too late"))
 
 
 def test_files_and_text(run: Run, sampling: Path, photo_folder: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from preimage.pipelines.image_loading import Images, as_listing, none_usable
 from preimage.pipelines.inverter_choice import NamedInverter
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.pipelines.sample_scores import ImageSampleScore, SampleScorer, SampleScores
+from preimage.pipelines.sampling import Sampling
 from preimage.representations import Representation
 
 
@@ -141,8 +142,8 @@ def evaluate(
 
     Raises:
         ValueError: Fewer than two images, an image that cannot be used (named), an unknown device or inverter, a
-            representation with another spec, a size under 11 or that the representation does not take, a single sample,
-            or samples of an inverter that cannot sample.
+            representation with another spec, a size under 11 or that the representation does not take, a single sample
+            or more than 1000, a negative seed, or samples of an inverter that cannot sample.
     """
     start = time.perf_counter()
     reconstructor = Reconstructor(representation, inverter, device)
@@ -152,8 +153,8 @@ def evaluate(
         raise ValueError(f"size must be at least {SMALLEST_FOR_SSIM} pixels, got {compared}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if samples < 0 or samples == 1:
-        raise ValueError(f"samples must be at least 2, or 0 for none, got {samples}")
+    if Sampling(samples, seed).count == 1:
+        raise ValueError("samples must be at least 2, or 0 for none, got 1")
     listing = as_listing(images, skip_bad=skip_bad)
     originals = Originals()
     scores, done, bad = Scores(originals), 0, list(listing.skipped)

@@ -121,8 +121,8 @@ def invert(
     Raises:
         ValueError: Nothing to invert, keypoints outside their image, no spec for plain arrays, no size for
             keypoints, an inverter for other features (the message names the fields that differ), a key that would be
-            written outside the folder, keypoint options for another file, an unknown device, or samples of an inverter
-            that cannot sample.
+            written outside the folder, keypoint options for another file, an unknown device, more than 1000 samples, a
+            negative seed, a negative or infinite spread, or samples of an inverter that cannot sample.
         LookupError: There is no pretrained inverter for these features.
         FileFormatError: The file is damaged or of another format.
         ImportError: `engine` is ``"ray"`` without Ray.

@@ -12,6 +12,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
+MOST_SAMPLES = 1000  # per image; more would fill the memory
 WHITE_DEVIATION = 0.5  # standard deviation drawn white: half black and half white have no larger one
 
 
@@ -20,12 +21,12 @@ class Sampling:
     """Samples to draw for each image.
 
     Attributes:
-        count: Number of samples; 0 for none.
-        seed: Seed of their noise.
-        spread: Factor of their noise.
+        count: Number of samples, at most `MOST_SAMPLES`; 0 for none.
+        seed: Seed of their noise, at least 0.
+        spread: Factor of their noise, at least 0 and finite.
 
     Raises:
-        ValueError: A negative or infinite value.
+        ValueError: A value outside these ranges.
     """
 
     count: int = 0
@@ -33,9 +34,12 @@ class Sampling:
     spread: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, value in (("samples", self.count), ("seed", self.seed), ("spread", self.spread)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be at least 0, got {value}")
+        if not 0 <= self.count <= MOST_SAMPLES:
+            raise ValueError(f"samples must be from 0 to {MOST_SAMPLES}, got {self.count}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        if not 0 <= self.spread < math.inf:
+            raise ValueError(f"spread must be at least 0 and finite, got {self.spread}")
 
     @property
     def has_deviation(self) -> bool:

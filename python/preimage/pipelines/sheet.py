@@ -234,7 +234,7 @@ def sheet(
     Raises:
         ValueError: An image that cannot be read (named), an inverter for another representation, no such device, a
             `size` too small for a representation, a tile below 32, an output that is a folder or whose suffix is not
-            ``.png``, or samples if none of the inverters can sample.
+            ``.png``; a number of samples outside 0 to 1000, a negative seed, or samples if no inverter can sample.
         LookupError: Neither a pretrained inverter for the features nor a drawing of them.
     """
     path = Path(output)
