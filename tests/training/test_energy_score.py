@@ -13,7 +13,7 @@ import torch
 from preimage.inverters import Inverter
 from preimage.training import Display, TrainConfig, run
 from preimage.training.checkpoint import Progress
-from preimage.training.energy_score import energy_score
+from preimage.training.energy_score import SMALLEST, energy_score
 from training_runs import metrics_without_time, small_config, weights
 
 
@@ -118,3 +118,13 @@ def test_a_sampler_is_trained_further_or_dropped(tmp_path: Path, photo_folder: P
 def test_names_settings_that_do_not_fit(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _sampler_config(tmp_path, tmp_path / "run", tmp_path, **changes)
+
+
+def test_small_images_are_rejected(tmp_path: Path, photo_folder: Path, inverter: Path) -> None:
+    with pytest.raises(ValueError, match=f"sampler.*{SMALLEST}.*24"):
+        run(_sampler_config(photo_folder, tmp_path / "run", inverter, size=24))
+
+
+def test_all_parts_of_the_smallest_images_have_a_score() -> None:
+    images = torch.rand(3, 2, 3, SMALLEST, SMALLEST)
+    assert energy_score(*images).isfinite()

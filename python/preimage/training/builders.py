@@ -18,6 +18,7 @@ from preimage.training import checkpoint
 from preimage.training.config import TrainConfig
 from preimage.training.dataset import Dataset, are_probabilities
 from preimage.training.distributed import SINGLE_PROCESS, Processes
+from preimage.training.energy_score import SMALLEST
 from preimage.training.finetuning import Encoder
 from preimage.training.graphed_step import GraphedStep, cuda_graph
 from preimage.training.muon import Muon
@@ -70,8 +71,9 @@ def build_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
     """Return the network of the run's preset for the dataset's features, or the inverter that the run starts from.
 
     Raises:
-        ValueError: There is no such preset; the network does not reconstruct all of an image of this size; or the
-            inverter ``config.init`` inverts other features or images of another size, or differs from the preset.
+        ValueError: There is no such preset; the network does not reconstruct all of an image of this size; the inverter
+            ``config.init`` inverts other features or images of another size, or differs from the preset; or its
+            reconstructions are too small for a sampler.
     """
     spec, cells, size = dataset.spec, dataset.cells, config.side
     planned = None if config.preset is None else _planned(config, dataset)
@@ -98,6 +100,8 @@ def build_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
             raise ValueError(
                 f"{config.init} inverts features of images of {region.image_size}² pixels, got size {size}"
             )
+        if config.sampler and (side := size if region is None else region.size) < SMALLEST:
+            raise ValueError(f"a sampler is trained on reconstructions of at least {SMALLEST}² pixels, got {side}²")
     if model.output_region is None and cells is not None and (covered := model.covered(*cells)) != (size, size):
         raise ValueError(
             f"{spec.representation} features of {size}×{size} pixels are inverted to {'×'.join(map(str, covered))}: "

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from preimage.metrics import luma
 from preimage.ops.hog import hog
 
-THUMBNAIL = 16  # side of the thumbnail
+SMALLEST = 32  # side of the smallest images that have all parts
+_THUMBNAIL = 16  # side of the thumbnail
 _WINDOWS = (1, 2, 4)  # factors of reduction at which windows of 8×8 pixels are compared
 _DIFFERENCES = (2, 4, 8, 16, 32)  # those at which neighbors are
 _CHROMA = 2.5  # factor of chroma
@@ -36,7 +37,7 @@ def energy_score(
     """Return the sum of the scores of all parts, each averaged over the batch, per value of a part.
 
     Args:
-        images: The photographs, float32 in [0, 1], at least 32 pixels a side.
+        images: The photographs, float32 in [0, 1], at least `SMALLEST` pixels a side.
         first: Samples of their features, before clamping.
         second: Other samples of the same features.
     """
@@ -48,7 +49,7 @@ def energy_score(
     terms = [
         _WHOLE_WEIGHT * _score(whole),
         _score(_squares(F.adaptive_avg_pool2d(together, 1))),
-        _score(_squares(F.adaptive_avg_pool2d(together, THUMBNAIL)).mean(dim=(2, 3))) * 2,
+        _score(_squares(F.adaptive_avg_pool2d(together, _THUMBNAIL)).mean(dim=(2, 3))) * 2,
         _HOG_WEIGHT * _score(_squares(cells) * 31),
         *(_BLOCK_WEIGHT / side * _score(_squares(_mean_block(together, side)).mean(dim=(2, 3))) for side in sides),
     ]
