@@ -68,14 +68,13 @@ def validate(state: TrainState, dataset: Dataset) -> tuple[ErrorReport, Comparis
         for images, known in dataset.val_batches(state.config.batch_size):
             features = known if state.encoder is None else state.encoder.representation(images.to(state.device))
             comparison = reconstructor.compare(images, features)
+            judged = comparison.reconstruction
             if state.config.sampler:
-                comparison = comparison._replace(
-                    reconstruction=state.average.sample(comparison.features, 1)[:, 0].cpu()
-                )
-                mean, _ = state.average.moments(comparison.features, _DRAWS)
-                error.update(comparison.target, mean.cpu())
-            else:
-                error.update(comparison.target, comparison.reconstruction)
+                judged = state.average.moments(comparison.features, _DRAWS)[0].cpu()
+                if samples is None:
+                    draw = state.average.sample(comparison.features, 1)[:, 0].cpu()
+                    comparison = comparison._replace(reconstruction=draw)
+            error.update(comparison.target, judged)
             samples = samples or comparison
     assert samples is not None  # there are at least two validation images
     return error.report(), samples
