@@ -125,7 +125,7 @@ def test_positions_may_be_an_array(kind: Callable[[list[int]], Any]) -> None:
     assert torch.equal(
         inverter.sample(features, 1, positions=kind([4, 1])), inverter.sample(features, 1, positions=[4, 1])
     )
-    with pytest.raises(TypeError, match=r"float|[Ii]nteger"):
+    with pytest.raises(TypeError, match="integer"):
         inverter.sample(features, 1, positions=kind([0.5, 1.0]))
 
 

@@ -22,10 +22,12 @@ from preimage.inverters.architectures import Architecture, run_stages
 from preimage.nn import UpConv2d, UpConvChain
 
 _FINEST_MAP = 4  # pixels of the image per value of the finest map with noise
-_FINEST_VECTOR = 32  # the same of the finest map that the noise vector changes, besides the first
+_FINEST_VECTOR = 32  # pixels per value of the finest map that the noise vector changes, besides the first map
 _GAIN = 0.5  # largest relative change of a channel; without a limit, some vectors give images with broken colors
-_FINE = 16  # the same below which an untrained sampler adds little noise, or training would prefer it to coarse noise
-_FIRST_COARSE, _FIRST_FINE = 0.15, 0.04  # deviations of what an untrained sampler adds, as fractions of the map's
+# An untrained sampler adds noise of these deviations, relative to the map: less to maps of fewer pixels per value than
+# `_FINE`, or training would prefer fine noise to coarse.
+_FINE = 16
+_FIRST_COARSE, _FIRST_FINE = 0.15, 0.04
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +114,7 @@ class AddNoise(nn.Module):
         channels: Number of channels of the map.
         config: Amount of noise.
         pixels: Pixels of the image per value of the map.
-        first: Whether it is the first map with noise.
+        first: Whether it is the first map with noise, which the noise vector always changes.
     """
 
     def __init__(self, channels: int, config: SamplerConfig, pixels: int, *, first: bool) -> None:

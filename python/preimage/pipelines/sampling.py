@@ -1,4 +1,4 @@
-"""What to draw for each image beside its reconstruction: samples, and how much they differ from pixel to pixel."""
+"""Settings of the samples that are drawn beside a reconstruction, and their deviation in each pixel."""
 
 from __future__ import annotations
 

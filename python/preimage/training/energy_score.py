@@ -21,9 +21,9 @@ from preimage.ops.hog import hog
 SMALLEST = 32  # side of the smallest images that have all parts
 _THUMBNAIL = 16  # side of the thumbnail
 _WINDOWS = (1, 2, 4)  # factors of reduction at which windows of 8×8 pixels are compared
-_DIFFERENCES = (2, 4, 8, 16, 32)  # those at which neighbors are
+_DIFFERENCES = (2, 4, 8, 16, 32)  # factors of reduction at which neighbors are subtracted
 _CHROMA = 2.5  # factor of chroma
-_BLOCKS = (8, 16, 32)  # periods of the grids of three to five up-convolutions: sides of the blocks that are averaged
+_BLOCKS = (8, 16, 32)  # sides of the blocks that are averaged: periods of the grids of three to five up-convolutions
 _WHOLE_WEIGHT, _HOG_WEIGHT = 3.0, 0.25
 _BLOCK_WEIGHT = 64  # per pixel of the side: the deviation of a mean block grows with the side
 _TINY = 1e-10  # added to squared norms, whose root has no gradient at zero
