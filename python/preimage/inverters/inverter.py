@@ -121,7 +121,7 @@ class Inverter(nn.Module):
 
     @property
     def can_sample(self) -> bool:
-        """Whether `sample` and `moments` are available."""
+        """Return whether `sample` and `moments` are available."""
         return self.sampler is not None
 
     def check_can_sample(self) -> None:
@@ -165,7 +165,7 @@ class Inverter(nn.Module):
                 spread; another number of positions than sets of features; or any of `forward`.
         """
         leading, batch = self._flattened(features)
-        draws = list(self._draws(batch, n, seed, spread, size, positions))
+        draws = list(self.draws(batch, n, seed, spread, size, positions=positions))
         return torch.stack(draws, dim=1).unflatten(0, leading) if leading else torch.stack(draws, dim=1)[0]
 
     def moments(
@@ -197,7 +197,7 @@ class Inverter(nn.Module):
             raise ValueError(f"n must be at least 2 for a deviation, got {n}")
         leading, batch = self._flattened(features)
         mean, squares = torch.zeros(()), torch.zeros(())
-        for count, images in enumerate(self._draws(batch, n, seed, 1.0, size, positions), 1):
+        for count, images in enumerate(self.draws(batch, n, seed, 1.0, size, positions=positions), 1):
             difference = images - mean.to(images)  # Welford's sums
             mean = mean.to(images) + difference / count
             squares = squares.to(images) + difference * (images - mean)
@@ -216,11 +216,25 @@ class Inverter(nn.Module):
         *,
         positions: Sequence[int] | None = None,
     ) -> Iterator[torch.Tensor]:
-        """Return an iterator over the n samples of a batch, (B, 3, H, W) each, of which one is in memory at a time.
+        """Yield the n samples of a batch, (B, 3, H, W) each, of which one is in memory at a time.
 
         The arguments, and the errors at the first sample, are those of `sample`.
         """
-        return self._draws(self._checked(features)[0], n, seed, spread, size, positions)
+        self.check_can_sample()
+        batch, _ = self._checked(features)
+        positions = list(map(operator.index, range(len(batch)) if positions is None else positions))
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        if not 0 <= spread < math.inf:
+            raise ValueError(f"spread must be at least 0 and finite, got {spread}")
+        if seed < 0 or min(positions, default=0) < 0:
+            raise ValueError(f"seed and positions must be at least 0, got {seed} and {positions[:4]}")
+        if len(positions) != len(batch):
+            raise ValueError(f"{len(batch)} sets of features need as many positions, got {len(positions)}")
+        encoded = self.encode(batch)
+        for index in range(n):
+            images = self.draw(batch, encoded, seed=seed, positions=positions, draw=index, spread=spread).clamp(0, 1)
+            yield images if size is None else self._resized(images, size)
 
     def encode(self, features: torch.Tensor) -> list[torch.Tensor]:
         """Return the output of the network's encoder for checked features (B, C, h, w) or (B, C)."""
@@ -250,31 +264,6 @@ class Inverter(nn.Module):
         sizes = self.sampler.sizes(encoded)
         noise = Noise.draw(self.sampler.config, sizes, seed=seed, positions=positions, draw=draw, spread=spread)
         return self._cropped(self.sampler(encoded, noise.to(self.image_mean)), features)
-
-    def _draws(
-        self,
-        batch: torch.Tensor,
-        n: int,
-        seed: int,
-        spread: float,
-        size: Sequence[int] | None,
-        positions: Sequence[int] | None,
-    ) -> Iterator[torch.Tensor]:
-        """Yield n batches of images, clamped and of the given size."""
-        self.check_can_sample()
-        positions = list(map(operator.index, range(len(batch)) if positions is None else positions))
-        if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}")
-        if not 0 <= spread < math.inf:
-            raise ValueError(f"spread must be at least 0 and finite, got {spread}")
-        if seed < 0 or min(positions, default=0) < 0:
-            raise ValueError(f"seed and positions must be at least 0, got {seed} and {positions[:4]}")
-        if len(positions) != len(batch):
-            raise ValueError(f"{len(batch)} sets of features need as many positions, got {len(positions)}")
-        encoded = self.encode(batch)
-        for index in range(n):
-            images = self.draw(batch, encoded, seed=seed, positions=positions, draw=index, spread=spread).clamp(0, 1)
-            yield images if size is None else self._resized(images, size)
 
     def _cropped(self, image: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """Return the part of the network's output that the features cover, plus the mean color."""

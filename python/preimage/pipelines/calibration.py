@@ -51,7 +51,7 @@ class SpreadSkill:
 
 @dataclasses.dataclass(frozen=True)
 class RankHistogram:
-    """How often the true value has each rank among the values of the draws, in one band.
+    """Frequencies of the rank of the true value among the values of the draws, in one band.
 
     Attributes:
         band: See `SpreadSkill`. Of single pixels, one in eight by eight is counted.

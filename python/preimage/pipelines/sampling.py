@@ -43,7 +43,7 @@ class Sampling:
 
     @property
     def has_deviation(self) -> bool:
-        """Whether there are enough samples for a standard deviation."""
+        """Return whether there are enough samples for a standard deviation."""
         return self.count > 1
 
     @property
