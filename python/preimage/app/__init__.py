@@ -1,0 +1,1 @@
+"""Explore representations in a browser (optional extra ``app``)."""
