@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import hypothesis
@@ -27,25 +28,37 @@ def made(counts: list[int]) -> Keypoints:
     return Keypoints(**fields, descriptors=descriptors, offsets=torch.tensor([0, *torch.tensor(counts).cumsum(0)]))
 
 
+def colored(counts: list[int]) -> Keypoints:
+    """Return random keypoints with colors, of which every third is unknown."""
+    keypoints = made(counts)
+    colors = torch.rand(len(keypoints.x), 3, generator=torch.Generator().manual_seed(1))
+    colors[::3] = torch.nan
+    return dataclasses.replace(keypoints, colors=colors)
+
+
 def same(one: Keypoints, other: Keypoints) -> bool:
     one, other = one.to_torch(), other.to_torch()
+    if (one.colors is None) != (other.colors is None):
+        return False
+    if one.colors is not None and not torch.equal(one.colors.nan_to_num(-1), other.colors.nan_to_num(-1)):
+        return False
     return all(torch.equal(getattr(one, name), getattr(other, name)) for name in (*FIELDS, "offsets"))
 
 
 some_counts = st.lists(st.integers(0, 4), max_size=5)
 
 
-@hypothesis.given(counts=some_counts, others=some_counts)
-def test_images_and_batches(counts: list[int], others: list[int]) -> None:
-    batch, rest = made(counts), made(others)
+@hypothesis.given(counts=some_counts, others=some_counts, random=st.sampled_from([made, colored]))
+def test_images_and_batches(counts: list[int], others: list[int], random: Callable[[list[int]], Keypoints]) -> None:
+    batch, rest = random(counts), random(others)
     assert len(batch) == len(counts)
     images = [batch[index] for index in range(len(batch))]
     assert [len(image.x) for image in images] == counts
     assert all(len(image) == 1 for image in images)
-    assert same(Keypoints.cat(images), batch)
+    assert same(Keypoints.cat(images), batch) or not counts  # a batch of no images has no colors
     both = Keypoints.cat([batch, rest])
     assert len(both) == len(counts) + len(others)
-    assert same(Keypoints.cat([both[index] for index in range(len(counts))]), batch)
+    assert same(Keypoints.cat([both[index] for index in range(len(counts))]), batch) or not counts
 
 
 def test_indices() -> None:
@@ -110,8 +123,9 @@ def test_other_containers_are_rejected(scale: Any) -> None:
         dataclasses.replace(made([2, 3]), scale=scale)
 
 
-def test_arrays_and_tensors_share_memory_and_agree() -> None:
-    tensors = made([2, 0, 3])
+@pytest.mark.parametrize("random", [made, colored])
+def test_arrays_and_tensors_share_memory_and_agree(random: Callable[[list[int]], Keypoints]) -> None:
+    tensors = random([2, 0, 3])
     arrays = tensors.to_numpy()
     assert arrays.to_numpy() is arrays and tensors.to_torch() is tensors
     keep = np.array([True, False, True, True, False])
@@ -168,5 +182,55 @@ def test_an_empty_grid_and_other_shapes() -> None:
     arrays = Keypoints.from_grid(np.zeros((2, 133, 3, 5), np.float16), 4)
     assert arrays.offsets.tolist() == [0, 0, 0]
     assert isinstance(arrays.x, np.ndarray)
-    with pytest.raises(ValueError, match=r"133.*\(133, 3, 5\)"):
+    with pytest.raises(ValueError, match=r"133.*136.*\(133, 3, 5\)"):
         Keypoints.from_grid(np.zeros((133, 3, 5)), 4)
+
+
+def test_colors_of_bytes_are_divided() -> None:
+    keypoints = made([2])
+    colors = torch.tensor([[0, 51, 255], [1, 2, 3]], dtype=torch.uint8)
+    tensors = dataclasses.replace(keypoints, colors=colors)
+    arrays = dataclasses.replace(keypoints.to_numpy(), colors=colors.numpy())
+    assert same(arrays, tensors)
+    assert tensors.colors.dtype == torch.float32 and arrays.colors.dtype == np.float32
+    assert tensors.colors[0].tolist() == pytest.approx([0, 0.2, 1])
+
+
+@pytest.mark.parametrize(
+    ("colors", "error", "message"),
+    [
+        (torch.zeros(5, 4), ValueError, r"colors.*\(5, 3\).*\(5, 4\)"),
+        (torch.zeros(5, 3, dtype=torch.float64), ValueError, r"colors.*float32.*float64"),
+        (torch.full((5, 3), 1.5), ValueError, r"colors.*\[0, 1\]"),
+        (torch.full((5, 3), -0.1), ValueError, r"colors.*\[0, 1\]"),
+        (torch.full((5, 3), torch.inf), ValueError, r"colors.*\[0, 1\]"),
+        (np.zeros((5, 3), np.float32), TypeError, "NumPy.*torch"),
+        ([[0, 0, 0]] * 5, TypeError, "NumPy.*torch"),
+    ],
+)
+def test_wrong_colors_are_rejected(colors: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        dataclasses.replace(made([2, 3]), colors=colors)
+
+
+def test_batches_with_and_without_colors() -> None:
+    with_, without = colored([2]), made([3])
+    both = Keypoints.cat([without, with_])
+    assert both.colors[:3].isnan().all()
+    assert same(both[1], with_)
+    unknown = without.with_colors()
+    assert unknown.colors.isnan().all() and unknown.colors.shape == (3, 3)
+    assert with_.with_colors() is with_
+    assert isinstance(without.to_numpy().with_colors().colors, np.ndarray)
+
+
+@pytest.mark.parametrize("arrays", [False, True])
+def test_colors_in_a_grid_and_back(arrays: bool) -> None:
+    keypoints = dataclasses.replace(colored([9, 0, 4]), scale=torch.ones(13))
+    grid = preimage.sift_grid(keypoints.to_numpy() if arrays else keypoints, (20, 20), 1)
+    assert grid.shape == (3, 136, 20, 20)
+    again = Keypoints.from_grid(grid, 1).to_torch()
+    for image in range(3):
+        given = keypoints[image].colors.nan_to_num(-1)
+        assert all((given - row).abs().amax(dim=1).min() < 1e-6 for row in again[image].colors.nan_to_num(-1))
+    assert again.colors.isnan().any() and not again.colors.isnan().all()

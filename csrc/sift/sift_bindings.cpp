@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <vector>
 
 #include "bindings.h"
@@ -58,10 +59,14 @@ py::tuple sift(const TensorView& images, int levels, int first_octave, double pe
 void sift_grid(const TensorView& x, const TensorView& y, const TensorView& scale, const TensorView& angle,
                const TensorView& descriptors, const std::vector<std::int64_t>& offsets, const TensorView& output,
                const std::array<std::int64_t, 2>& image_size, std::int64_t cell, std::int64_t seed,
-               double descriptor_scale, int threads) {
+               double descriptor_scale, int threads, const std::optional<TensorDescription>& colors) {
     const GridParameters parameters{image_size[0], image_size[1], cell, static_cast<std::uint64_t>(seed),
                                     static_cast<float>(descriptor_scale)};
-    draw_grid({x, y, scale, angle, descriptors, offsets}, parameters, output, threads);
+    GridInput keypoints{x, y, scale, angle, descriptors, std::nullopt, offsets};
+    if (colors) {
+        keypoints.colors.emplace(*colors);
+    }
+    draw_grid(keypoints, parameters, output, threads);
 }
 
 }  // namespace
@@ -71,7 +76,7 @@ void register_ops(py::module_& module) {
                py::arg("edge_threshold"), py::arg("threads"));
     module.def("sift_grid", &sift_grid, py::arg("x"), py::arg("y"), py::arg("scale"), py::arg("angle"),
                py::arg("descriptors"), py::arg("offsets"), py::arg("output"), py::arg("image_size"), py::arg("cell"),
-               py::arg("seed"), py::arg("descriptor_scale"), py::arg("threads"),
+               py::arg("seed"), py::arg("descriptor_scale"), py::arg("threads"), py::arg("colors") = py::none(),
                py::call_guard<py::gil_scoped_release>());
 }
 

@@ -47,13 +47,17 @@ public:
     void draw(std::int64_t image, Stored* out) const {
         const std::vector<Winner> winners = winners_of(image);
         const float* descriptors = floats_of(keypoints_.descriptors);
-        for (int channel = 0; channel < kGridChannels; ++channel, out += cells()) {
+        const auto value = [&](const Winner& winner, int channel) {
+            if (channel < kDescriptor) {
+                return descriptors[winner.keypoint * kDescriptor + channel] * parameters_.descriptor_scale;
+            }
+            return channel < kGridChannels ? pose(winner, channel - kDescriptor)
+                                           : color(winner.keypoint, channel - kGridChannels);
+        };
+        for (int channel = 0; channel < keypoints_.channels(); ++channel, out += cells()) {
             std::memset(out, 0, static_cast<std::size_t>(cells()) * sizeof(Stored));
             for (const Winner& winner : winners) {
-                const float value = channel < kDescriptor ? descriptors[winner.keypoint * kDescriptor + channel] *
-                                                                parameters_.descriptor_scale
-                                                          : pose(winner, channel - kDescriptor);
-                store_one(out + winner.cell, value);
+                store_one(out + winner.cell, value(winner, channel));
             }
         }
     }
@@ -110,6 +114,13 @@ private:
         }
     }
 
+    /// Return a color minus gray, and 0 if any of the keypoint's three is unknown.
+    float color(std::int64_t keypoint, int channel) const {
+        const float* colors = floats_of(*keypoints_.colors) + keypoint * kColors;
+        const bool known = !std::isnan(colors[0]) && !std::isnan(colors[1]) && !std::isnan(colors[2]);
+        return known ? colors[channel] - kGray : 0.0f;
+    }
+
     const GridInput& keypoints_;
     const GridParameters& parameters_;
     const std::int64_t columns_, rows_;
@@ -127,6 +138,23 @@ void check_values(const TensorView& tensor, const char* name, bool above_zero) {
     }
 }
 
+/// Check a field of N contiguous rows of float32.
+void check_field(const TensorView& tensor, const std::array<std::int64_t, 4>& expected) {
+    tensor.require_device(-1);
+    require(tensor.type == ScalarType::float32 && tensor.shape == expected && tensor.is_contiguous(),
+            "keypoints must be contiguous float32, N each of x, y, scale and angle, (N, 128), and (N, 3) colors");
+}
+
+void check_colors(const TensorView& colors) {
+    for (std::int64_t k = 0; k < colors.shape[2] * kColors; ++k) {
+        const float value = floats_of(colors)[k];
+        if (value < 0.0f || value > 1.0f) {
+            throw std::invalid_argument("colors must be in [0, 1], or NaN where unknown; keypoint " +
+                                        std::to_string(k / kColors) + " has " + std::to_string(value));
+        }
+    }
+}
+
 void check(const GridInput& input, const GridParameters& parameters, const TensorView& output) {
     constexpr std::int64_t limit = std::int64_t{1} << 30;
     require(std::min({parameters.height, parameters.width, parameters.cell}) >= 1 &&
@@ -135,22 +163,23 @@ void check(const GridInput& input, const GridParameters& parameters, const Tenso
     const std::int64_t count = input.descriptors.shape[2];
     for (const TensorView* tensor : {&input.x, &input.y, &input.scale, &input.angle, &input.descriptors}) {
         const bool described = tensor == &input.descriptors;
-        const std::array<std::int64_t, 4> expected{1, 1, described ? count : 1, described ? kDescriptor : count};
-        tensor->require_device(-1);
-        require(tensor->type == ScalarType::float32 && tensor->shape == expected && tensor->is_contiguous(),
-                "keypoints must be contiguous float32, N each of x, y, scale and angle, and (N, 128)");
+        check_field(*tensor, {1, 1, described ? count : 1, described ? kDescriptor : count});
+    }
+    if (input.colors) {
+        check_field(*input.colors, {1, 1, count, kColors});
+        check_colors(*input.colors);
     }
     const std::vector<std::int64_t>& offsets = input.offsets;
     require(!offsets.empty() && offsets.front() == 0 && offsets.back() == count &&
                 std::is_sorted(offsets.begin(), offsets.end()),
             "offsets must rise from 0 to the number of keypoints");
-    const std::array<std::int64_t, 4> expected{static_cast<std::int64_t>(offsets.size()) - 1, kGridChannels,
+    const std::array<std::int64_t, 4> expected{static_cast<std::int64_t>(offsets.size()) - 1, input.channels(),
                                                (parameters.height + parameters.cell - 1) / parameters.cell,
                                                (parameters.width + parameters.cell - 1) / parameters.cell};
     output.require_device(-1);
     const bool known = output.type == ScalarType::float32 || output.type == ScalarType::float16;
     require(known && output.shape == expected && output.is_contiguous(),
-            "the grid must be contiguous float32 or float16 (B, 133, rows, columns)");
+            "the grid must be contiguous float32 or float16 (B, 133, rows, columns), or 136 channels with colors");
     check_values(input.x, "x", false);
     check_values(input.y, "y", false);
     check_values(input.angle, "angle", false);
@@ -163,7 +192,7 @@ void draw_grid(const GridInput& keypoints, const GridParameters& parameters, con
     check(keypoints, parameters, output);
     const Grid grid(keypoints, parameters);
     const std::int64_t batch = output.shape[0];
-    const std::int64_t elements = kGridChannels * grid.cells();
+    const std::int64_t elements = keypoints.channels() * grid.cells();
     prefer_large_pages(output.data, batch * elements * output.element_size());
     const int workers = static_cast<int>(std::clamp<std::int64_t>(threads, 1, std::max<std::int64_t>(batch, 1)));
     const auto draw_all = [&](auto* out) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "tensor_view.h"
@@ -9,12 +10,17 @@
 namespace preimage::sift {
 
 constexpr int kGridChannels = 133;  // descriptor (128), position (2), sine, cosine, log scale
+constexpr int kColors = 3;          // further channels of keypoints with colors: red, green, blue, minus kGray
+constexpr float kGray = 0.5f;
 
-/// Keypoints of a batch: image i has offsets[i] ... offsets[i + 1]. Contiguous float32: (1, 1, 1, N) and (1, 1, N,
-/// 128).
+/// Keypoints of a batch: image i has offsets[i] ... offsets[i + 1]. Contiguous float32: (1, 1, 1, N), (1, 1, N, 128)
+/// and, if there are colors, (1, 1, N, 3) in [0, 1]; NaN in a row of colors is a keypoint without one.
 struct GridInput {
     TensorView x, y, scale, angle, descriptors;
+    std::optional<TensorView> colors;
     std::vector<std::int64_t> offsets;
+
+    int channels() const { return kGridChannels + (colors ? kColors : 0); }
 };
 
 struct GridParameters {
@@ -23,9 +29,9 @@ struct GridParameters {
     float descriptor_scale;
 };
 
-/// Draw keypoints -> output (B, 133, ceil(height / cell), ceil(width / cell)), contiguous, float32 or float16 (rounded
-/// from float32). Of the keypoints in a cell, the one whose index within its image has the largest `draw_key` is kept.
-/// Throws std::invalid_argument if an argument does not fit or a keypoint is not finite.
+/// Draw keypoints -> output (B, 133, ceil(height / cell), ceil(width / cell)), or 136 channels with colors, contiguous,
+/// float32 or float16 (rounded from float32). Of the keypoints in a cell, the one whose index within its image has the
+/// largest `draw_key` is kept. Throws std::invalid_argument if an argument does not fit or a keypoint is not finite.
 void draw_grid(const GridInput& keypoints, const GridParameters& parameters, const TensorView& output, int threads);
 
 /// Return output number `index` of the splitmix64 generator started at `seed`. Different indices give different keys.

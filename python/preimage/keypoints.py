@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 
 DESCRIPTOR = 128
+GRID_CHANNELS = DESCRIPTOR + 5  # of `preimage.sift_grid` without colors
+COLORS = 3  # further channels with colors
+GRAY = 0.5  # subtracted from colors in the grid, where 0 is no color
 DESCRIPTOR_NAMES = tuple(
     f"row {row}, column {column}, {45 * k}°" for row in range(4) for column in range(4) for k in range(8)
 )
@@ -34,6 +37,8 @@ class Keypoints:
         response: [N] float32, strength of the extremum in the detector's unit; 0 if unknown.
         descriptors: [N, 128] float32, ≥ 0, of length 1 (or all 0, where an image has no gradient).
         offsets: [B + 1] int64, from 0 to N.
+        colors: [N, 3] float32, red, green and blue in [0, 1] at each keypoint, a row with NaN where it is unknown; or
+            ``None`` without colors. uint8 is converted (divided by 255).
     """
 
     x: Any
@@ -43,17 +48,23 @@ class Keypoints:
     response: Any
     descriptors: Any
     offsets: Any
+    colors: Any = None
 
     def __post_init__(self) -> None:
-        kinds = {_kind(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        kinds = {_kind(getattr(self, name)) for name in (*self._fields(), "offsets")}
         if len(kinds) > 1 or None in kinds:
             raise TypeError("keypoints must be all NumPy arrays or all torch tensors on the CPU")
+        if self.colors is not None and _dtype(self.colors) == "uint8":
+            as_float = self.colors / np.float32(255) if isinstance(self.x, np.ndarray) else self.colors.float() / 255
+            object.__setattr__(self, "colors", as_float)
         count = len(self.x)
-        for name in _FIELDS:
+        for name in self._fields():
             value = getattr(self, name)
-            shape = (count, DESCRIPTOR) if name == "descriptors" else (count,)
+            shape = (count, *_ROWS[name]) if name in _ROWS else (count,)
             if _dtype(value) != "float32" or value.shape != shape:
                 raise ValueError(f"{name} must be float32 {shape}, got {_dtype(value)} {tuple(value.shape)}")
+        if self.colors is not None and bool(((self.colors < 0) | (self.colors > 1)).any()):
+            raise ValueError("colors must be in [0, 1], or NaN where they are unknown")
         offsets = self.offsets
         if _dtype(offsets) != "int64" or offsets.ndim != 1 or len(offsets) < 1:
             raise ValueError(f"offsets must be int64 (B + 1,), got {_dtype(offsets)} {tuple(offsets.shape)}")
@@ -67,7 +78,7 @@ class Keypoints:
         """Return the same keypoints as NumPy arrays, which share the memory of the tensors."""
         if isinstance(self.x, np.ndarray):
             return self
-        return Keypoints(**{field.name: getattr(self, field.name).numpy() for field in dataclasses.fields(self)})
+        return Keypoints(**{name: getattr(self, name).numpy() for name in (*self._fields(), "offsets")})
 
     def to_torch(self) -> Keypoints:
         """Return the same keypoints as torch tensors, which share the memory of the arrays."""
@@ -75,9 +86,11 @@ class Keypoints:
 
         if isinstance(self.x, torch.Tensor):
             return self
-        return Keypoints(
-            **{field.name: torch.from_numpy(getattr(self, field.name)) for field in dataclasses.fields(self)}
-        )
+        return Keypoints(**{name: torch.from_numpy(getattr(self, name)) for name in (*self._fields(), "offsets")})
+
+    def _fields(self) -> tuple[str, ...]:
+        """Return the names of the fields with a value for each keypoint."""
+        return _FIELDS if self.colors is None else (*_FIELDS, "colors")
 
     def _like(self, arrays: Keypoints) -> Keypoints:
         """Return keypoints in arrays as arrays or tensors, whichever these keypoints are."""
@@ -93,7 +106,7 @@ class Keypoints:
             raise IndexError(f"image index must be below {len(self)}, got {image}")
         first, last = (int(self.offsets[image % len(self) + end]) for end in (0, 1))
         arrays = self.to_numpy()
-        fields = {name: getattr(arrays, name)[first:last] for name in _FIELDS}
+        fields = {name: getattr(arrays, name)[first:last] for name in self._fields()}
         return self._like(Keypoints(**fields, offsets=np.array([0, last - first])))
 
     def select(self, keep: Any) -> Keypoints:
@@ -102,7 +115,7 @@ class Keypoints:
             raise ValueError(f"keep must be bool ({len(self.x)},), got {_dtype(keep)} {tuple(keep.shape)}")
         arrays, chosen = self.to_numpy(), np.asarray(keep)
         kept = np.concatenate(([0], chosen.cumsum(dtype=np.int64)))
-        fields = {name: getattr(arrays, name)[chosen] for name in _FIELDS}
+        fields = {name: getattr(arrays, name)[chosen] for name in self._fields()}
         return self._like(Keypoints(**fields, offsets=kept[arrays.offsets]))
 
     def mirrored(self, width: int) -> Keypoints:
@@ -115,12 +128,20 @@ class Keypoints:
         angle = (math.pi - self.angle) % (2 * math.pi)
         return dataclasses.replace(self, x=width - 1 - self.x, angle=angle, descriptors=descriptors)
 
+    def with_colors(self) -> Keypoints:
+        """Return the same keypoints, with unknown colors if they have none."""
+        if self.colors is not None:
+            return self
+        unknown = np.full((len(self.x), COLORS), np.nan, np.float32)
+        return self._like(dataclasses.replace(self.to_numpy(), colors=unknown))
+
     @classmethod
     def from_grid(cls, grid: Any, cell_size: int, *, descriptor_scale: float = 1.0) -> Keypoints:
         """Return the keypoints of the cells of a grid, the inverse of `preimage.sift_grid` but for their response, 0.
 
         Args:
-            grid: (B, 133, h, w) of `preimage.sift_grid`, any floating dtype, a NumPy array or a tensor on the CPU.
+            grid: (B, 133, h, w) of `preimage.sift_grid`, or (B, 136, h, w) with colors, any floating dtype, a NumPy
+                array or a tensor on the CPU.
             cell_size: Side of a cell in pixels.
             descriptor_scale: Factor by which the descriptors were multiplied.
 
@@ -131,15 +152,22 @@ class Keypoints:
             ValueError: The grid has another shape.
         """
         values = grid if isinstance(grid, np.ndarray) else grid.detach().float().numpy()
-        if values.ndim != 4 or values.shape[1] != DESCRIPTOR + 5:
-            raise ValueError(f"grid must be (B, {DESCRIPTOR + 5}, h, w), got shape {tuple(values.shape)}")
+        if values.ndim != 4 or values.shape[1] not in (GRID_CHANNELS, GRID_CHANNELS + COLORS):
+            raise ValueError(
+                f"grid must be (B, {GRID_CHANNELS}, h, w), or have {GRID_CHANNELS + COLORS} channels with colors, got "
+                f"shape {tuple(values.shape)}"
+            )
         # Sine and cosine are both 0 only in empty cells.
         image, row, column = np.nonzero((values[:, 130] != 0) | (values[:, 131] != 0))
-        found = values[image, :, row, column].astype(np.float32)  # [N, 133]
+        found = values[image, :, row, column].astype(np.float32)  # [N, 133] or [N, 136]
         with np.errstate(over="ignore"):
             scale = np.exp(found[:, 132])
         angle = np.arctan2(found[:, 130], found[:, 131]) % np.float32(2 * math.pi)
         angle[angle >= 2 * math.pi] = 0  # angles just below zero are rounded up
+        colors = None
+        if found.shape[1] > GRID_CHANNELS:
+            colors = np.clip(found[:, GRID_CHANNELS:] + np.float32(GRAY), 0, 1)
+            colors[~found[:, GRID_CHANNELS:].any(axis=1)] = np.nan
         counts = np.bincount(image, minlength=len(values))
         keypoints = cls(
             x=column.astype(np.float32) * cell_size + found[:, 128] - np.float32(0.5),
@@ -149,23 +177,30 @@ class Keypoints:
             response=np.zeros(len(found), np.float32),
             descriptors=found[:, :DESCRIPTOR] / np.float32(descriptor_scale),
             offsets=np.concatenate(([0], counts.cumsum(dtype=np.int64))),
+            colors=colors,
         )
         return keypoints if isinstance(grid, np.ndarray) else keypoints.to_torch()
 
     @classmethod
     def cat(cls, parts: Sequence[Keypoints]) -> Keypoints:
-        """Concatenate batches, in tensors if the first one is; without batches, return arrays of no images."""
+        """Concatenate batches, in tensors if the first one is; without batches, return arrays of no images.
+
+        If only some have colors, those of the others are unknown.
+        """
         if not parts:
             none = np.zeros(0, np.float32)
-            fields = {name: none.reshape(0, DESCRIPTOR) if name == "descriptors" else none for name in _FIELDS}
+            fields = {name: none.reshape(0, *_ROWS.get(name, ())) for name in _FIELDS}
             return cls(**fields, offsets=np.zeros(1, np.int64))
         arrays = [part.to_numpy() for part in parts]
+        if any(part.colors is not None for part in arrays):
+            arrays = [part.with_colors() for part in arrays]
         counts = np.concatenate([np.diff(part.offsets) for part in arrays])
-        fields = {name: np.concatenate([getattr(part, name) for part in arrays]) for name in _FIELDS}
+        fields = {name: np.concatenate([getattr(part, name) for part in arrays]) for name in arrays[0]._fields()}
         return parts[0]._like(cls(**fields, offsets=np.concatenate(([0], counts.cumsum(dtype=np.int64)))))
 
 
 _FIELDS = ("x", "y", "scale", "angle", "response", "descriptors")
+_ROWS = {"descriptors": (DESCRIPTOR,), "colors": (COLORS,)}  # shapes of the values of one keypoint
 
 
 def _kind(value: object) -> str | None:

@@ -195,7 +195,11 @@ def sift_grid(choices: Choices) -> None:
     if choices.seldom():
         height, width = choices.one_of(COUNTS), choices.one_of(COUNTS)
     sizes = [quotient(side + cell - 1, cell) for side in (height, width)]
-    grid = output_of(choices, (len(offsets) - 1, 133, *sizes), "float32", "float16")
+    colors: tuple[Any, ...] = ()
+    if choices.number() % 2:
+        values = values_of(choices, (1, 1, count, 3), "float32")
+        colors = (description(choices, values if choices.seldom() else values % np.float32(1)),)
+    grid = output_of(choices, (len(offsets) - 1, 136 if colors else 133, *sizes), "float32", "float16")
     _native.sift_grid(
         *(description(choices, field) for field in (*fields, descriptors)),
         offsets,
@@ -205,6 +209,7 @@ def sift_grid(choices: Choices) -> None:
         choices.one_of((0, 1, -1, -(1 << 63), (1 << 63) - 1)),
         choices.one_of(NUMBERS),
         choices.one_of(COUNTS[:8]),
+        *colors,
     )
     assert not (grid == 77).all() or not grid.size
 

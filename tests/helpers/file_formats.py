@@ -19,6 +19,7 @@ import tifffile
 import torch
 from PIL import Image
 
+import colmap_models
 import keypoint_files
 from caffemodels import ARRAYS, LAYERS, v1, v2
 from keypoint_attacks import BYTES, FEW, FRAMES, check, small_database
@@ -27,6 +28,8 @@ from mutations import RECORDS, SPEC, STACK
 from preimage.errors import FileFormatError
 from preimage.io import decode_file, is_keypoint_file, list_images, read_keypoints, write_keypoints
 from preimage.io.arrays import read_array_file, write_array_file
+from preimage.io.keypoints.colmap_model import ColmapModel, read_images
+from preimage.io.keypoints.colmap_points import PointColors, read_points
 from preimage.io.weights import open_weights
 from preimage.pipelines.invert import read_spec
 from preimage.training.display import Metrics
@@ -202,6 +205,43 @@ KEYPOINT_FORMATS = {
     ]
 }
 
+OBSERVED = {
+    "a/b.jpg": (FRAMES[:, :2], np.array([3, -1, 7, -1, 3])),
+    "c d.jpg": (np.zeros((0, 2)), np.zeros(0, np.int64)),
+    "e.jpg": (FRAMES[:2, :2], np.array([7, 3])),
+}
+SEEN = {3: (255, 0, 7), 7: (1, 2, 3), 2**40: (0, 9, 0)}
+
+
+def read_model_images(path: Path) -> bool:
+    images = read_images(path)
+    model = ColmapModel(path, PointColors(np.zeros(0, np.int64), np.zeros((0, 3), np.uint8)), images)
+    for key in images:
+        model.observations(key)
+    return True
+
+
+def read_model_points(path: Path) -> bool:
+    points = read_points(path)
+    assert bool((points.at(points.ids) <= 1).all())
+    return True
+
+
+MODEL_FORMATS = {
+    "COLMAP model, images": Format(
+        ".bin", [lambda path: path.write_bytes(colmap_models.images_bytes(OBSERVED))], read_model_images
+    ),
+    "COLMAP model, images as text": Format(
+        ".txt", [lambda path: path.write_text(colmap_models.images_text(OBSERVED))], read_model_images
+    ),
+    "COLMAP model, points": Format(
+        ".bin", [lambda path: path.write_bytes(colmap_models.points_bytes(SEEN, OBSERVED))], read_model_points
+    ),
+    "COLMAP model, points as text": Format(
+        ".txt", [lambda path: path.write_text(colmap_models.points_text(SEEN, OBSERVED))], read_model_points
+    ),
+}
+
 
 # ---- Weights ----
 
@@ -341,7 +381,7 @@ IMAGE_FORMATS = {
 
 
 PACKAGES = {".h5": "h5py", ".parquet": "pyarrow"}  # optional ones, by suffix
-FORMATS = ARRAY_FORMATS | TEXT_FORMATS | KEYPOINT_FORMATS | WEIGHT_FORMATS | IMAGE_FORMATS
+FORMATS = ARRAY_FORMATS | TEXT_FORMATS | KEYPOINT_FORMATS | MODEL_FORMATS | WEIGHT_FORMATS | IMAGE_FORMATS
 
 
 def format_of(name: str) -> Format:

@@ -31,6 +31,8 @@ def check(file):
             assert bool(values.isfinite().all())
         assert bool((keypoints.scale > 0).all()) and bool((keypoints.descriptors >= 0).all())
         assert not keypoints.descriptors.norm(dim=1).gt(1.001).any()
+        if keypoints.colors is not None:
+            assert bool((keypoints.colors.isnan() | ((keypoints.colors >= 0) & (keypoints.colors <= 1))).all())
 
 
 def assert_rejected(path, words, **options):

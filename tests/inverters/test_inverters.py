@@ -282,8 +282,11 @@ def test_a_pretrained_inverter_for_every_descriptor() -> None:
     """Inverters of network layers, whose weights are not part of the package, are in a separate folder."""
     networks = ("alexnet-", "efficientnet-")
     descriptors = [name for name in list_representations() if not name.startswith(networks)]
-    assert {find_inverter(create_representation(name).spec) for name in descriptors} == set(list_inverters())
-    assert all("weights" not in spec.parameters for spec in pretrained_specs().values())
+    specs = pretrained_specs()
+    with_colors = {name for name, spec in specs.items() if spec.parameters.get("color") is True}
+    found = {find_inverter(create_representation(name).spec) for name in descriptors}
+    assert found | with_colors == set(list_inverters()) and not found & with_colors
+    assert all("weights" not in spec.parameters for spec in specs.values())
 
 
 @pytest.mark.parametrize("name", sorted(folder.name for folder in MODELS.glob("*")))  # the sources may not be here

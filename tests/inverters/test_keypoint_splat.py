@@ -174,6 +174,103 @@ def test_all_cells_draw_what_those_with_keypoints_draw(precision: torch.dtype, m
         assert splat(torch.empty(2, 133, 25, 33)).shape == (2, 39, 12, 16)
 
 
+# ---- Colors ----
+
+IN_COLOR = create_representation("sift", variant="opencv", color=True)
+
+
+def color_maps(maps: torch.Tensor, levels: int) -> list[torch.Tensor]:
+    """Return red, green, blue and their coverage, (B, 4, h, w), of each level."""
+    return list(maps[:, levels * (ORIENTATIONS + 1) :].split(4, dim=1))
+
+
+def colored_crops() -> torch.Tensor:
+    """Return features of photographs, of which every second keypoint has no color."""
+    images = torch.from_numpy(np.stack([image[60:160, :130] for image in photographs().values()])).permute(0, 3, 1, 2)
+    keypoints = IN_COLOR.keypoints(images)
+    keypoints.colors[::2] = torch.nan
+    return IN_COLOR.grid(keypoints, (100, 130))
+
+
+def test_the_maps_of_gradients_do_not_depend_on_colors() -> None:
+    features = colored_crops()
+    maps = KeypointSplat(4, 8, 3, 136)(features)
+    assert maps.shape[1] == KeypointSplat(4, 8, 3, 136).out_channels == 3 * (13 + 4)
+    assert torch.equal(maps[:, :39], KeypointSplat(4, 8, 3)(features[:, :133]))
+
+
+def test_every_level_contains_the_mean_color_of_its_cells() -> None:
+    """Far from the edge, a color is spread over the four nearest cells in proportion to the distance."""
+    color = torch.tensor([0.9, 0.5, 0.1])
+    features = torch.cat((one_keypoint(131.5, 99.5, 2.5, 0.3, single_bin(1, 1, 0)), torch.zeros(1, 3, 64, 64)), dim=1)
+    ((row, column),) = features[0, 132].nonzero().tolist()
+    features[0, 133:, row, column] = color - 0.5
+    maps = KeypointSplat(4, 8, 3, 136)(features)
+    finest = color_maps(maps, 3)[0][0]
+    # In cells of 8 pixels, the keypoint is in the middle of columns 16 and 17 (at 16.5 - 0.5), in row 12.5 - 0.5.
+    weights = 0.5 * finest[3] / (1 - finest[3])
+    assert weights.sum() == pytest.approx(1, abs=1e-4)
+    centers = 8 * (torch.arange(32) + 0.5)
+    assert ((weights.sum(0) * centers).sum(), (weights.sum(1) * centers).sum()) == (
+        pytest.approx(132, abs=1e-2),
+        pytest.approx(100, abs=1e-2),
+    )
+    for level_map in color_maps(maps, 3):
+        covered = level_map[0, 3] > 0.3
+        assert covered.any()
+        mean = level_map[0, :3, covered].mean(dim=1) / 4 + 0.5
+        assert (mean - color).abs().max() < 0.1  # the averages are drawn toward gray where there is little
+    areas = [int((level_map[0, 3] > 0.05).sum()) for level_map in color_maps(maps, 3)]
+    assert areas[0] < areas[1] < areas[2]
+
+
+def test_colors_of_several_keypoints_are_averaged() -> None:
+    image = torch.from_numpy(photographs()["chelsea"][:256, :256]).permute(2, 0, 1)[None]
+    maps = KeypointSplat(4, 8, 4, 136)(IN_COLOR(image))
+    coarsest = color_maps(maps, 4)[-1][0]
+    covered = coarsest[3] > 0.6
+    expected = F.avg_pool2d(image.float() / 255, 8)[0, :, covered].mean(dim=1)
+    assert (coarsest[:3, covered].mean(dim=1) / 4 + 0.5 - expected).abs().max() < 0.1
+
+
+def test_without_known_colors_their_maps_are_empty() -> None:
+    features = colored_crops()
+    features[:, 133:] = 0
+    assert not any(part.any() for part in color_maps(KeypointSplat(4, 8, 3, 136)(features), 3))
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float16])
+def test_colors_of_all_cells_batches_and_threads(precision: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    splat, features = KeypointSplat(4, 8, 3, 136), torch.cat((colored_crops(), torch.zeros(1, 136, 25, 33)))
+    features = features.to(precision)
+    expected = splat(features)
+    assert expected.dtype == torch.float32
+    for index in range(len(features)):
+        torch.testing.assert_close(expected[index : index + 1], splat(features[index : index + 1]), atol=1e-6, rtol=0)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert torch.equal(splat(features), expected)
+    finally:
+        torch.set_num_threads(before)
+    monkeypatch.setattr(keypoint_splat, "_cells_with_keypoints", keypoint_splat._every_cell)
+    assert torch.equal(splat(features), expected)
+    with FakeTensorMode():  # tensors without values
+        assert splat(torch.empty(2, 136, 25, 33)).shape == (2, 51, 12, 16)
+
+
+def test_a_network_with_colors_saves_loads_and_trains(tmp_path: object) -> None:
+    torch.manual_seed(0)
+    inverter = Inverter(IN_COLOR.spec, NETWORK)
+    images = (255 * torch.rand(2, 3, 64, 64)).byte()
+    features = IN_COLOR(images)
+    inverter.distances(features, images).sum().backward()
+    assert all(weight.grad is not None and weight.grad.any() for weight in inverter.parameters() if weight.dim() > 1)
+    again = Inverter.load(inverter.save(str(tmp_path)))
+    with torch.inference_mode():
+        torch.testing.assert_close(again(features), inverter(features))
+
+
 @pytest.mark.gpu
 def test_cuda_draws_what_the_cpu_draws() -> None:
     splat, features = KeypointSplat(4, 8, 3), crops()
@@ -184,6 +281,8 @@ def test_cuda_draws_what_the_cpu_draws() -> None:
     with torch.autocast("cuda", dtype=torch.bfloat16):
         assert torch.equal(splat(features), drawn)
     assert not splat(torch.zeros_like(features)).any()
+    in_color, features = KeypointSplat(4, 8, 3, 136), colored_crops()
+    torch.testing.assert_close(in_color.cuda()(features.cuda()).cpu(), in_color.cpu()(features), atol=1e-5, rtol=0)
 
 
 def test_a_network_with_a_splat_saves_loads_and_trains(tmp_path: object) -> None:
@@ -206,5 +305,5 @@ def test_refuses_a_splat_without_an_entry_of_its_size(changes: dict[str, Any]) -
 
 
 def test_refuses_features_of_other_channels() -> None:
-    with pytest.raises(ValueError, match=r"133 channels.*SIFT.*31"):
+    with pytest.raises(ValueError, match=r"133 or 136 channels.*SIFT.*31"):
         Inverter(create_representation("hog").spec, NETWORK)

@@ -41,8 +41,17 @@ def made(x: Any, y: Any, counts: list[int] | None = None, seed: int = 0) -> Keyp
     return Keypoints(**{name: torch.tensor(v, dtype=torch.float32) for name, v in floats.items()}, offsets=offsets)
 
 
+def with_random_colors(keypoints: Keypoints, seed: int = 0) -> Keypoints:
+    """Return keypoints with colors at random, some of them unknown."""
+    rng = np.random.default_rng(seed)
+    colors = rng.random((len(keypoints.x), 3)).astype(np.float32)
+    colors[rng.random(colors.shape) < 0.2] = np.nan
+    return dataclasses.replace(keypoints, colors=torch.from_numpy(colors))
+
+
 def defined(keypoints: Keypoints, *arguments: Any, **options: Any) -> torch.Tensor:
     """Compute the grid by the plain definition."""
+    options["colors"] = keypoints.colors
     names = ("x", "y", "scale", "angle", "descriptors", "offsets")
     return reference.sift_grid(*(getattr(keypoints, name) for name in names), *arguments, **options)
 
@@ -51,7 +60,8 @@ def check(grid: torch.Tensor, expected: torch.Tensor) -> None:
     """Check that the same keypoints are chosen, with descriptors and positions equal to the bit."""
     assert grid.shape == expected.shape and grid.dtype == torch.float32 and grid.is_contiguous()
     assert torch.equal(grid[:, :130], expected[:, :130])
-    assert (grid[:, 130:] - expected[:, 130:]).abs().max() <= tolerances.SIFT_GRID if grid.numel() else True
+    assert (grid[:, 130:133] - expected[:, 130:133]).abs().max() <= tolerances.SIFT_GRID if grid.numel() else True
+    assert torch.equal(grid[:, 133:], expected[:, 133:])
 
 
 places = arrays.arrays(np.float32, st.integers(0, 40), elements=st.floats(-3, 30, width=32))
@@ -71,7 +81,14 @@ def test_grid_follows_the_definition(
     cut = min(cut, len(x))
     keypoints = made(x, np.roll(x, 1) * np.float32(0.9), [cut, 0, len(x) - cut])
     options = {"seed": seed, "descriptor_scale": scale}
-    check(preimage.sift_grid(keypoints, size, cell, **options), defined(keypoints, size, cell, **options))
+    grid = preimage.sift_grid(keypoints, size, cell, **options)
+    check(grid, defined(keypoints, size, cell, **options))
+    keypoints = with_random_colors(keypoints)
+    in_color = preimage.sift_grid(keypoints, size, cell, **options)
+    check(in_color, defined(keypoints, size, cell, **options))
+    assert in_color.shape[1] == 136 and torch.equal(in_color[:, :133], grid)
+    arrays = preimage.sift_grid(keypoints.to_numpy(), size, cell, dtype="float16", **options)
+    assert np.array_equal(arrays, in_color.half().numpy())
 
 
 @pytest.mark.parametrize("cell", [1, 3, 4, 8, 400])
@@ -165,6 +182,11 @@ def test_opcheck(counts: list[int]) -> None:
     names = ("x", "y", "scale", "angle", "descriptors", "offsets")
     fields = [getattr(keypoints, name) for name in names]
     torch.library.opcheck(OP, (*fields, [13, 9], 4, 7, 2.0))
+    colors = with_random_colors(keypoints).colors
+    torch.library.opcheck(OP, (*fields, [13, 9], 4, 7, 2.0, colors))
+    strided_colors = torch.stack((colors, colors), dim=-1)[..., 0]
+    in_color = OP(*fields, [13, 9], 4, 7, 2.0, colors)
+    assert torch.equal(OP(*fields, [13, 9], 4, 7, 2.0, strided_colors), in_color)
     strided = [torch.stack((field, field), dim=-1)[..., 0] for field in fields[:5]]
     assert torch.equal(OP(*strided, fields[5], [13, 9], 4, 7, 2.0), OP(*fields, [13, 9], 4, 7, 2.0))
 
@@ -177,6 +199,23 @@ def test_keypoints_that_are_not_finite(name: str, value: float) -> None:
     field[1] = value
     with pytest.raises(ValueError, match=rf"finite.*{name}.*keypoint 1"):
         preimage.sift_grid(dataclasses.replace(keypoints, **{name: field}), (8, 8))
+
+
+@pytest.mark.parametrize("value", [1.01, -0.1, float("inf")])
+def test_colors_out_of_range(value: float) -> None:
+    keypoints = made([1.0, 2.0], [1.0, 2.0])
+    colors = torch.full((2, 3), 0.5)
+    keypoints = dataclasses.replace(keypoints, colors=colors)
+    colors[1, 2] = value  # after the check of `Keypoints`
+    with pytest.raises(ValueError, match=r"colors.*\[0, 1\].*keypoint 1"):
+        preimage.sift_grid(keypoints, (8, 8))
+
+
+def test_channels_of_colors() -> None:
+    keypoints = dataclasses.replace(made([5.0, 17.0], [9.25, 1.0]), colors=torch.tensor([[0, 0.25, 1], [0, 1, np.nan]]))
+    grid = preimage.sift_grid(keypoints, (16, 20), 4)
+    assert grid[0, 133:, 2, 1].tolist() == [-0.5, -0.25, 0.5]
+    assert grid[0, 131, 0, 4] != 0 and not grid[0, 133:, 0, 4].any()
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0])

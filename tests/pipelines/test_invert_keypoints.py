@@ -14,14 +14,16 @@ import pytest
 import torch
 
 import vlfeat
-from keypoint_files import GOLDEN, colmap_database, opencv_file, pictures, vlfeat_file
+from colmap_models import write_model
+from keypoint_files import GOLDEN, colmap_arrays, colmap_database, opencv_file, pictures, vlfeat_file
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, UShapedConfig
-from preimage.io import decode_file, read_keypoints
+from preimage.io import decode_file, read_keypoints, write_keypoints
 from preimage.io.atomic import file_problem
 from preimage.pipelines import image_writer
 from preimage.pipelines.invert import invert
 from preimage.pipelines.invert_keypoints import scaled_down
+from preimage.pipelines.inverter_choice import pretrained_representations
 from preimage.representations import create_representation, representation_from_spec
 from preimage.representations.sift import Sift
 from preimage.store import write_features
@@ -106,6 +108,97 @@ def test_choice_of_inverter(tmp_path: Path, small: Path, tiny: Path, use_as_pret
     assert invert(path, tmp_path / "out", size=(128, 160)).inverter == "other"
     use_as_pretrained(other)
     assert invert(DATABASE, tmp_path / "out").inverter == "other", "of the other detector rather than none"
+
+
+# ---- Colors ----
+
+
+@pytest.fixture(scope="module")
+def in_color(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of an untrained inverter for sparse SIFT with color."""
+    torch.manual_seed(0)
+    network = UShapedConfig(widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8,))
+    return Inverter(Sift(color=True).spec, network).save(tmp_path_factory.mktemp("inverter") / "in-color")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Return the folder of a COLMAP model in which every second keypoint of one image is part of a point."""
+    positions = colmap_arrays(DATABASE.name)[0][:, :2].astype(np.float64)
+    ids = np.where(np.arange(len(positions)) % 2, 1, -1)
+    return write_model(tmp_path / "sparse" / "0", {"face.png": (positions, ids)}, {1: (255, 128, 0)})
+
+
+def test_colors_of_a_map(tmp_path: Path, model: Path, small: Path, in_color: Path) -> None:
+    summary = invert(DATABASE, tmp_path / "out", inverter=in_color, model=model)
+    assert (summary.images, summary.colored) == (3, 39)
+    assert any("not part of the model" in note for note in summary.notes)
+    network, file = Inverter.load(in_color), read_keypoints(DATABASE, model=model)
+    features = Sift(color=True).grid(file["face.png"], (128, 160))
+    with torch.inference_mode():
+        expected = network(features)[0].permute(1, 2, 0).numpy() * 255
+        gray = network(Sift(color=True).grid(read_keypoints(DATABASE)["face.png"], (128, 160)))[0]
+    picture = decode_file(tmp_path / "out" / "face.png.png")
+    assert np.abs(picture - expected).max() <= 0.51
+    assert np.abs(gray.permute(1, 2, 0).numpy() * 255 - expected).max() > 1
+
+    summary = invert(DATABASE, tmp_path / "plain", inverter=small, model=model)
+    assert summary.colored == 0
+    assert any("does not use the colors" in note for note in summary.notes)
+    invert(DATABASE, tmp_path / "without", inverter=small)
+    for key in file:
+        pictures = [decode_file(tmp_path / folder / f"{key}.png") for folder in ("plain", "without")]
+        assert np.array_equal(*pictures)
+
+
+def test_the_inverter_with_color_is_for_keypoints_with_colors(
+    tmp_path: Path, model: Path, small: Path, in_color: Path, use_as_pretrained: Callable[..., None]
+) -> None:
+    other = Inverter(Sift(variant="opencv").spec, Inverter.load(small).config).save(tmp_path / "other")
+    use_as_pretrained(in_color, other, small)
+    assert invert(DATABASE, tmp_path / "out").inverter == "small"
+    assert invert(DATABASE, tmp_path / "out", model=model).inverter == "in-color"
+    write_keypoints(tmp_path / "map.npz", read_keypoints(DATABASE, model=model).records())
+    summary = invert(tmp_path / "map.npz", tmp_path / "out")
+    assert (summary.inverter, summary.colored) == ("in-color", 39)
+    assert pretrained_representations()["sift"] == Sift(variant="opencv").spec  # the first by name without color
+    use_as_pretrained(other, small)
+    assert invert(DATABASE, tmp_path / "out", model=model).inverter == "small"
+    use_as_pretrained(in_color)
+    summary = invert(DATABASE, tmp_path / "out")
+    assert (summary.inverter, summary.colored) == ("in-color", 0)
+
+
+def test_the_command_says_that_colors_are_used(tmp_path: Path, model: Path, in_color: Path, run: Run) -> None:
+    arguments = ("invert", DATABASE, "--model", model, "--inverter", in_color, "-o", tmp_path / "out")
+    code, out, _ = run(*arguments)
+    assert code == 0 and "used the colors of 39 keypoints" in out
+    code, out, _ = run(*arguments, "--json")
+    assert (code, json.loads(out)["colored"]) == (0, 39)
+    code, _, err = run("invert", DATABASE, "--model", model.parent, "-o", tmp_path / "out")
+    assert code == 1 and "points3D.bin" in err
+    code, _, err = run("invert", DATABASE, "--model", tmp_path / "missing", "-o", tmp_path / "out")
+    assert code == 1 and "missing" in err
+
+
+def test_a_damaged_image_of_a_model_can_be_skipped(tmp_path: Path, model: Path, in_color: Path) -> None:
+    positions = colmap_arrays(DATABASE.name, "sub/coffee.png")[0][:, :2].astype(np.float64)
+    images = {"face.png": (np.ones((3, 2)), np.ones(3)), "sub/coffee.png": (positions, np.ones(len(positions)))}
+    write_model(model, {name: (xy, ids.astype(np.int64)) for name, (xy, ids) in images.items()}, {1: (9, 9, 9)})
+    with pytest.raises(FileFormatError, match=r"images\.bin.*'face\.png'.*3 points2D"):
+        invert(DATABASE, tmp_path / "out", inverter=in_color, model=model)
+    summary = invert(DATABASE, tmp_path / "out", inverter=in_color, model=model, skip_bad=True)
+    assert [key for key, _ in summary.skipped] == ["face.png"]
+    assert summary.colored == len(positions)
+
+
+def test_a_model_with_other_files(tmp_path: Path, model: Path, in_color: Path) -> None:
+    (tmp_path / "features").write_bytes(b"")
+    with pytest.raises(ValueError, match="model"):
+        invert(tmp_path / "features", tmp_path / "out", inverter=in_color, model=model)
+    path = opencv_file(tmp_path / "face.yml", FACE, nested=False)
+    with pytest.raises(ValueError, match=r"opencv.*model"):
+        invert(path, tmp_path / "out", inverter=in_color, size=(128, 160), model=model)
 
 
 def test_keypoint_options_with_other_files_are_rejected(tmp_path: Path, small: Path) -> None:

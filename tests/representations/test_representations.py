@@ -36,6 +36,7 @@ CASES = [
     create_representation("dense-sift", step=9, bin_size=2),
     create_representation("sift", variant="opencv"),
     create_representation("sift", variant="opencv", cell_size=5, descriptor_scale=2.0),
+    create_representation("sift", variant="opencv", cell_size=3, color=True),
 ]
 
 
@@ -121,6 +122,7 @@ def test_small_images_are_refused_with_the_least_size(
         ("sift", {"cell_size": 0}, r"cell_size.*at least 1.*0"),
         ("sift", {"descriptor_scale": -1}, r"descriptor_scale.*0.*-1"),
         ("sift", {"variant": "colmap"}, "vlfeat, opencv"),
+        ("sift", {"color": 1}, r"color.*True or False.*1"),
         ("dense-sift", {"cell_size": 8}, r"dense-sift.*cell_size.*step, bin_size"),
     ],
 )

@@ -79,6 +79,12 @@ def invert(
         int | None,
         typer.Option(help="Maximum side in pixels of images from keypoints; larger ones are scaled down."),
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="COLMAP model (images.bin, points3D.bin) with the colors of the keypoints."
+        ),
+    ] = None,
     batch_size: BatchSize = 16,
     device: Device = "auto",
     precision: Precision = "float32",
@@ -122,6 +128,7 @@ def invert(
             normalization=normalization,
             keypoint_format=keypoint_format,
             max_side=max_side,
+            model=model,
             batch_size=batch_size,
             device=device,
             precision=precision,
@@ -136,6 +143,8 @@ def invert(
         )
     beside = f" and {plural(summary.samples, 'sample')} of each" if summary.samples else ""
     show.say(f"{plural(summary.images, 'image')}{beside} by inverter {summary.inverter} in {summary.seconds:.1f} s")
+    if summary.colored:
+        show.say(f"used the colors of {plural(summary.colored, 'keypoint')}")
     if summary.empty:
         show.say(f"{plural(summary.empty, 'image')} without keypoints: nothing to see in the reconstruction")
     show.skipped(summary.skipped, [f"note: {note}" for note in summary.notes])

@@ -72,7 +72,7 @@ def train(
         str | None,
         typer.Option(
             metavar="INVERTER",
-            help="Inverter of the same features to start from.",
+            help="Inverter to start from, of the same features or their first channels (sift, for sift with color).",
             autocompletion=complete_inverter,
         ),
     ] = None,

@@ -221,17 +221,19 @@ class UShaped(Architecture):
         self.multiple = max(1, 2 ** (len(widths) - 1 + down - doublings(config.entry)))
         self.stride = 2 ** (up - down)
         self.standardized = not config.splat_levels
-        if config.splat_levels and in_channels != keypoint_splat.CHANNELS:
-            raise ValueError(
-                f"splat_levels is for the {keypoint_splat.CHANNELS} channels of sparse SIFT, not {in_channels}"
-            )
+        if config.splat_levels and in_channels not in keypoint_splat.CHANNELS:
+            known = " or ".join(map(str, keypoint_splat.CHANNELS))
+            raise ValueError(f"splat_levels is for the {known} channels of sparse SIFT, not {in_channels}")
+        grid_channels = in_channels
         self.entry: nn.Module = nn.Identity()
         if config.entry:
             self.entry = chain(in_channels, config.entry)
             in_channels = out_channels(in_channels, config.entry)
         self.splat: keypoint_splat.KeypointSplat | None = None
         if config.splat_levels:
-            self.splat = keypoint_splat.KeypointSplat(self.stride, self.stride * 2**down, config.splat_levels)
+            self.splat = keypoint_splat.KeypointSplat(
+                self.stride, self.stride * 2**down, config.splat_levels, grid_channels
+            )
             in_channels += self.splat.out_channels
         self.stem = ConvLayer(in_channels, widths[0])
         repeats = [size >= len(widths) - config.repeat_edges for size in range(len(widths))]

@@ -1,4 +1,4 @@
-"""A fixed first layer for sparse SIFT: maps of the gradients described by the keypoints of a grid."""
+"""A fixed first layer for sparse SIFT: maps of the gradients and colors described by the keypoints of a grid."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-CHANNELS = 133  # channels of `preimage.sift_grid`: descriptor, x and y in the cell, sine, cosine, log of the scale
+from preimage.keypoints import COLORS, GRID_CHANNELS
+
+CHANNELS = (GRID_CHANNELS, GRID_CHANNELS + COLORS)  # numbers of channels of `preimage.sift_grid`
 ORIENTATIONS = 12
 _BIN = 3.0  # side of a descriptor's spatial bin, in scales
 _WINDOW = 2.0  # standard deviation of the Gaussian that weighs a descriptor's bins, in bins
 _NEARLY_NONE = 0.02  # weight below which a cell counts as hardly covered by keypoints
+_COLOR = 4.0  # factor that scales colors, which are within 0.5 of gray, to about 1
 
 
 class KeypointSplat(nn.Module):
@@ -26,24 +29,29 @@ class KeypointSplat(nn.Module):
     for the finest map, twice that for the next, and so on. Histograms of several keypoints in one cell are averaged,
     with the weights of SIFT's Gaussian window.
 
+    Colors are averaged in cells of the same sizes. Each color is added to the maps of all levels, because a keypoint
+    does not contain how far its color extends.
+
     Args:
         grid_cell: Side of the grid's cells in pixels.
         cell: Side of the finest map's cells in pixels, a multiple of `grid_cell`.
         levels: Number of maps, each with cells twice as large as the one before.
+        channels: Number of channels of the grid, one of `CHANNELS`; the larger one is with colors.
     """
 
-    scales: torch.Tensor  # [133, 1, 1]
+    scales: torch.Tensor  # [133 or 136, 1, 1]
 
-    def __init__(self, grid_cell: int, cell: int, levels: int) -> None:
+    def __init__(self, grid_cell: int, cell: int, levels: int, channels: int = GRID_CHANNELS) -> None:
         super().__init__()
         self.grid_cell, self.cell, self.levels = grid_cell, cell, levels
-        self.out_channels = levels * (ORIENTATIONS + 1)
+        self.has_colors = channels > GRID_CHANNELS
+        self.out_channels = levels * (ORIENTATIONS + 1 + (COLORS + 1) * self.has_colors)
         # Factors that scale the channels of the grid to about 1 in cells with a keypoint.
-        scales = torch.tensor([8.0] * 128 + [2 / grid_cell] * 2 + [1.0] * 2 + [0.5])
+        scales = torch.tensor([8.0] * 128 + [2 / grid_cell] * 2 + [1.0] * 2 + [0.5] + [_COLOR] * COLORS)[:channels]
         self.register_buffer("scales", scales[:, None, None], persistent=False)
 
     def scaled(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the features (B, 133, h, w), scaled to about the same range in all channels."""
+        """Return the features (B, C, h, w), scaled to about the same range in all channels."""
         return features * self.scales
 
     @torch.no_grad()
@@ -51,7 +59,8 @@ class KeypointSplat(nn.Module):
         """Return maps (B, levels · 13, h', w') float32 of features (B, 133, h, w) of `preimage.sift_grid`.
 
         h' = ⌊h · grid_cell / cell⌋: an incomplete cell at the lower and right edge is dropped. Each level has 12
-        directions, k · 30° from +x towards +y, and the coverage of the cell, 0 to 1. The maps are computed in float32,
+        directions, k · 30° from +x towards +y, and the coverage of the cell, 0 to 1. With colors, features are (B, 136,
+        h, w), and levels · 4 channels follow: red, green, blue and their coverage. The maps are computed in float32,
         also under autocast, and have no gradients with respect to the features. They do not depend on the number of
         threads.
         """
@@ -61,7 +70,7 @@ class KeypointSplat(nn.Module):
     def _maps(self, features: torch.Tensor) -> torch.Tensor:
         batch, _, height, width = features.shape
         image, row, column, used = (_every_cell if features.is_cuda else _cells_with_keypoints)(features)
-        keypoints = features[image, :, row, column]  # [N, 133]
+        keypoints = features[image, :, row, column]  # [N, C]
         upright = _rotated(keypoints)  # [N, 16, 12]
         window = _window(features.device)  # [16]
         values = torch.cat((upright, window[:, None].expand(len(upright), 16, 1)), dim=2)  # [N, 16, 13]
@@ -72,28 +81,37 @@ class KeypointSplat(nn.Module):
         canvas = features.new_zeros(starts[-1], ORIENTATIONS + 1)
         level, y, x = self._positions(keypoints, row, column)
         begin, h, w = (_at_level(level, numbers)[:, None] for numbers in (starts[:-1], *zip(*shapes, strict=True)))
-        first = begin + image[:, None] * h * w
-        # Values that are not used are added as zeros, spread over their image: many additions to one cell are slow.
-        elsewhere = first + torch.arange(y.numel(), device=y.device).view(y.shape) % (h * w)
-        for below in (0, 1):
-            for right in (0, 1):
-                i, j = y.floor() + below, x.floor() + right
-                inside = used[:, None] & (i >= 0) & (i < h) & (j >= 0) & (j < w)
-                fraction = torch.where(inside, (1 - (y - i).abs()) * (1 - (x - j).abs()), 0)  # [N, 16]
-                cells = torch.where(inside, first + i.long() * w + j.long(), elsewhere)
-                _add_rows(canvas, cells.view(-1), (values * fraction[:, :, None]).view(-1, ORIENTATIONS + 1))
-
-        maps: list[torch.Tensor] = []
-        for (h_level, w_level), (start, end) in zip(shapes, itertools.pairwise(starts), strict=True):
-            part = canvas[start:end]
-            weight = part[:, -1:]
-            part = torch.cat((4 * part[:, :-1] / (weight + _NEARLY_NONE), weight / (weight + 0.5)), dim=1)
-            level_map = part.view(batch, h_level, w_level, -1).permute(0, 3, 1, 2)
-            enlarged = (
-                F.interpolate(level_map, scale_factor=float(2 ** len(maps)), mode="bilinear") if maps else level_map
-            )
-            maps.append(enlarged[:, :, :rows, :columns])
+        _splat(canvas, values, (y, x), (begin + image[:, None] * h * w, h, w), used)
+        parts = [canvas[start:end] for start, end in itertools.pairwise(starts)]
+        maps = _enlarged(parts, shapes, batch, (rows, columns), 4.0)
+        if self.has_colors:
+            parts = self._colors(keypoints, image, row, column, used, shapes, batch)
+            maps += _enlarged(parts, shapes, batch, (rows, columns), _COLOR)
         return torch.cat(maps, dim=1)
+
+    def _colors(
+        self,
+        keypoints: torch.Tensor,  # [N, 136]
+        image: torch.Tensor,  # [N] int64, also the next two
+        row: torch.Tensor,
+        column: torch.Tensor,
+        used: torch.Tensor,  # [N] bool
+        shapes: Sequence[tuple[int, int]],
+        batch: int,
+    ) -> list[torch.Tensor]:
+        """Return the sums of the colors and of their weights in the cells of each level, [B · h · w, 4]."""
+        colors = keypoints[:, GRID_CHANNELS:]  # [N, 3]
+        known = (colors != 0).any(dim=1, keepdim=True)
+        values = torch.cat((colors, known.to(colors)), dim=1)[:, None]  # [N, 1, 4]
+        parts = []
+        for level, (h, w) in enumerate(shapes):
+            canvas = keypoints.new_zeros(batch * h * w, COLORS + 1)
+            side = self.cell * 2**level
+            y = (row * self.grid_cell + keypoints[:, 129])[:, None] / side - 0.5
+            x = (column * self.grid_cell + keypoints[:, 128])[:, None] / side - 0.5
+            _splat(canvas, values, (y, x), (image[:, None] * (h * w), h, w), used & known[:, 0])
+            parts.append(canvas)
+        return parts
 
     def _positions(
         self, keypoints: torch.Tensor, row: torch.Tensor, column: torch.Tensor
@@ -133,6 +151,60 @@ def _every_cell(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tor
 def _keypoints(features: torch.Tensor) -> torch.Tensor:
     """Return which cells contain a keypoint, [B, h, w] bool: the sine or cosine of its angle is not 0."""
     return (features[:, 130].square() + features[:, 131].square()) != 0
+
+
+def _splat(
+    canvas: torch.Tensor,
+    values: torch.Tensor,  # [N, K, C]
+    positions: tuple[torch.Tensor, torch.Tensor],  # rows and columns [N, K], in cells
+    maps: tuple[torch.Tensor, torch.Tensor | int, torch.Tensor | int],
+    used: torch.Tensor,  # [N] bool
+) -> None:
+    """Add values to the four cells around their positions, with the weights of bilinear interpolation.
+
+    Args:
+        canvas: Cells of all maps, (cells, C).
+        values: The values.
+        positions: Their positions.
+        maps: Index of the first cell of each value's map, (N, 1), and the height and width of that map.
+        used: Which values to add.
+    """
+    (y, x), (first, h, w) = positions, maps
+    # Values that are not used are added as zeros, spread over their image: many additions to one cell are slow.
+    elsewhere = first + torch.arange(y.numel(), device=y.device).view(y.shape) % (h * w)
+    for below in (0, 1):
+        for right in (0, 1):
+            i, j = y.floor() + below, x.floor() + right
+            inside = used[:, None] & (i >= 0) & (i < h) & (j >= 0) & (j < w)
+            fraction = torch.where(inside, (1 - (y - i).abs()) * (1 - (x - j).abs()), 0)  # [N, K]
+            cells = torch.where(inside, first + i.long() * w + j.long(), elsewhere)
+            _add_rows(canvas, cells.view(-1), (values * fraction[:, :, None]).view(-1, canvas.shape[1]))
+
+
+def _enlarged(
+    parts: Sequence[torch.Tensor],
+    shapes: Sequence[tuple[int, int]],
+    batch: int,
+    size: tuple[int, int],
+    factor: float,
+) -> list[torch.Tensor]:
+    """Return averages and coverage of every level at the resolution of the finest, (B, C, h, w) each.
+
+    Args:
+        parts: Sums of weighted values, followed by the sum of the weights, (B · h · w, C) for each level.
+        shapes: (h, w) of each level.
+        batch: Number of images.
+        size: (h, w) of the result.
+        factor: Factor of the averages.
+    """
+    maps: list[torch.Tensor] = []
+    for part, (height, width) in zip(parts, shapes, strict=True):
+        weight = part[:, -1:]
+        means = torch.cat((factor * part[:, :-1] / (weight + _NEARLY_NONE), weight / (weight + 0.5)), dim=1)
+        level_map = means.view(batch, height, width, -1).permute(0, 3, 1, 2)
+        enlarged = F.interpolate(level_map, scale_factor=float(2 ** len(maps)), mode="bilinear") if maps else level_map
+        maps.append(enlarged[:, :, : size[0], : size[1]])
+    return maps
 
 
 def _at_level(level: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:

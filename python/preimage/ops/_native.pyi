@@ -113,9 +113,10 @@ def sift_grid(
     seed: int,
     descriptor_scale: float,
     threads: int,
+    colors: _Description | None = None,
 ) -> None:
-    """x, y, scale and angle (N,) and descriptors (N, 128), float32 -> output (B, 133, rows, columns), float32 or
-    float16; all contiguous. ValueError for keypoints that are not finite, too."""
+    """x, y, scale and angle (N,), descriptors (N, 128) and colors (N, 3), float32 -> output (B, 133, rows, columns), or
+    136 channels with colors, float32 or float16; all contiguous. ValueError for keypoints that are not finite, too."""
 
 def instruction_sets() -> list[str]:
     """Return the instruction sets that this build and this processor support, best first, "portable" last."""

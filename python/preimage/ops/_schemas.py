@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from preimage.keypoints import COLORS, GRID_CHANNELS
 from preimage.ops._output_sizes import cell_count, grid_size
 
 LIBRARY = torch.library.Library("preimage", "DEF")
@@ -25,7 +26,7 @@ for _schema in (
     "float window_size, SymInt[]? bounds) -> Tensor",
     # The fields of Keypoints; the seed is a 64-bit signed integer.
     "sift_grid(Tensor x, Tensor y, Tensor scale, Tensor angle, Tensor descriptors, Tensor offsets, "
-    "SymInt[2] image_size, SymInt cell_size, int seed, float descriptor_scale) -> Tensor",
+    "SymInt[2] image_size, SymInt cell_size, int seed, float descriptor_scale, Tensor? colors=None) -> Tensor",
 ):
     LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 
@@ -101,6 +102,8 @@ def _sift_grid(
     cell_size: int,
     seed: int,
     descriptor_scale: float,
+    colors: torch.Tensor | None = None,
 ) -> torch.Tensor:
     rows, columns = -(-image_size[0] // cell_size), -(-image_size[1] // cell_size)
-    return x.new_empty((offsets.shape[0] - 1, 133, rows, columns), dtype=torch.float32)
+    channels = GRID_CHANNELS if colors is None else GRID_CHANNELS + COLORS
+    return x.new_empty((offsets.shape[0] - 1, channels, rows, columns), dtype=torch.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from preimage.ops._images import (
     is_tensor,
     readable,
 )
+from preimage.ops.sift_colors import sample_colors
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +37,7 @@ def sift(
     first_octave: int = 0,
     peak_threshold: float = 0.0,
     edge_threshold: float = 10.0,
+    color: bool = False,
 ) -> Keypoints:
     """Detect keypoints in images and compute their SIFT descriptors, on the CPU.
 
@@ -54,6 +57,9 @@ def sift(
             0 with every 2ⁿ-th pixel. The shorter side of the last octave has 16 to 31 pixels, if possible.
         peak_threshold: Smallest absolute difference of Gaussians, on the scale of the images, at least 0.
         edge_threshold: Largest ratio of the principal curvatures of the difference of Gaussians, above 0.
+        color: Whether keypoints have colors: those of the image at their positions, bilinear between pixels, which
+            COLMAP averages over the observations of a 3D point. Values are clipped to [0, 1]; a gray image has R = G =
+            B.
 
     Returns:
         Keypoints of all images in order, as tensors for a tensor and NumPy arrays for an array; a batch of one for a
@@ -90,7 +96,7 @@ def sift(
     parameters = levels, first_octave, float(peak_threshold), float(edge_threshold)
     if variant == "opencv" and parameters != (3, 0, 0.0, 10.0):
         raise ValueError(f"parameters must be the defaults for the variant 'opencv', got {parameters}")
-    found = sift_numpy(array, variant, threads, *parameters)
+    found = sift_numpy(array, variant, threads, *parameters, color=color)
     return found.to_torch() if is_tensor(images) else found
 
 
@@ -102,18 +108,22 @@ def sift_numpy(
     first_octave: int = 0,
     peak_threshold: float = 0.0,
     edge_threshold: float = 10.0,
+    *,
+    color: bool = False,
 ) -> Keypoints:
     """Compute the keypoints of checked images (B, C, H, W) as NumPy arrays, see `sift`."""
     images = readable(images)  # keeps a copy alive until the kernel has read it
     if variant == "opencv":
         from preimage.ops.sift_opencv import opencv_sift  # importing cv2 is slow
 
-        return opencv_sift(images, threads)
-    frames, descriptors, offsets = _native.sift(
-        describe_array(images), levels, first_octave, peak_threshold, edge_threshold, threads
-    )
-    x, y, scale, angle, response = frames
-    return Keypoints(x, y, scale, angle, response, descriptors, offsets)
+        found = opencv_sift(images, threads)
+    else:
+        frames, descriptors, offsets = _native.sift(
+            describe_array(images), levels, first_octave, peak_threshold, edge_threshold, threads
+        )
+        x, y, scale, angle, response = frames
+        found = Keypoints(x, y, scale, angle, response, descriptors, offsets)
+    return dataclasses.replace(found, colors=sample_colors(images, found)) if color else found
 
 
 def _check_parameters(levels: int, first_octave: int, peak_threshold: float, edge_threshold: float) -> None:

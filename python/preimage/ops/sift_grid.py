@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from preimage.keypoints import Keypoints
+from preimage.keypoints import COLORS, GRID_CHANNELS, Keypoints
 from preimage.ops import _native
 from preimage.ops._images import (
     DType,
@@ -20,7 +20,6 @@ from preimage.ops._images import (
     is_tensor,
 )
 
-CHANNELS = 128 + 5
 DTYPES = ("float32", "float16")
 _LIMIT = 2**30  # exclusive upper limit of sizes in the kernel
 _FIELDS = ("x", "y", "scale", "angle", "descriptors")
@@ -51,16 +50,17 @@ def sift_grid(
         dtype: Dtype of the result as a name or a dtype of torch or NumPy: float32, or float16, rounded from float32.
 
     Returns:
-        (B, 133, ⌈H / cell_size⌉, ⌈W / cell_size⌉) of `dtype`, contiguous; a tensor for keypoints in tensors, a NumPy
-        array for keypoints in arrays. Channels 0 to 127 are the descriptor times `descriptor_scale`; 128 and 129 are (x
-        + 0.5) mod cell_size and (y + 0.5) mod cell_size, the position in the cell in pixels; 130 and 131 are sine and
-        cosine of the angle; 132 is the natural logarithm of the scale. Cells without a keypoint are 0 in all channels;
-        in others sine and cosine are never both 0.
+        (B, 133, ⌈H / cell_size⌉, ⌈W / cell_size⌉) of `dtype`, or 136 channels for keypoints with colors, contiguous; a
+        tensor for keypoints in tensors, a NumPy array for keypoints in arrays. Channels 0 to 127 are the descriptor
+        times `descriptor_scale`; 128 and 129 are (x + 0.5) mod cell_size and (y + 0.5) mod cell_size, the position in
+        the cell in pixels; 130 and 131 are sine and cosine of the angle; 132 is the natural logarithm of the scale; 133
+        to 135 are red, green and blue minus 0.5, and 0 where the color is unknown. Cells without a keypoint are 0 in
+        all channels; in others sine and cosine are never both 0.
 
     Raises:
         TypeError: `keypoints` is not a `Keypoints` object, or `cell_size`, `seed` or a size is not an int.
         ValueError: A size or `cell_size` is out of range, positions, angles or scales are not finite, a scale is not
-            positive, `descriptor_scale` is not finite, or `dtype` is invalid.
+            positive, colors are outside [0, 1], `descriptor_scale` is not finite, or `dtype` is invalid.
     """
     _check(keypoints, image_size, cell_size, seed, descriptor_scale)
     name = check_dtype(dtype, DTYPES, keypoints.x)
@@ -70,7 +70,8 @@ def sift_grid(
 
         return sift_grid_torch(keypoints, image_size, cell_size, signed, float(descriptor_scale), name)
     rows, columns = -(-image_size[0] // cell_size), -(-image_size[1] // cell_size)
-    grid = np.empty((len(keypoints), CHANNELS, rows, columns), name)
+    channels = GRID_CHANNELS if keypoints.colors is None else GRID_CHANNELS + COLORS
+    grid = np.empty((len(keypoints), channels, rows, columns), name)
     sift_grid_into(
         keypoints, grid, image_size, cell_size, seed=signed, descriptor_scale=descriptor_scale, threads=cpu_threads()
     )
@@ -87,12 +88,15 @@ def sift_grid_into(
     descriptor_scale: float,
     threads: int,
 ) -> None:
-    """Compute `sift_grid` of keypoints in arrays into `grid`, (B, 133, h, w), float32 or float16, C-contiguous.
+    """Compute `sift_grid` of keypoints in arrays into `grid`, (B, 133, h, w), or (B, 136, h, w) with colors.
+
+    The grid is float32 or float16, and C-contiguous.
 
     Raises:
         ValueError: The shape, dtype or strides of `grid` are wrong, or keypoints are not finite.
     """
     x, y, scale, angle, descriptors = (np.ascontiguousarray(getattr(keypoints, name)) for name in _FIELDS)
+    colors = () if keypoints.colors is None else (describe_array(np.ascontiguousarray(keypoints.colors)),)
     _native.sift_grid(
         describe_array(x),
         describe_array(y),
@@ -106,6 +110,7 @@ def sift_grid_into(
         seed,
         descriptor_scale,
         threads,
+        *colors,
     )
 
 

@@ -39,6 +39,7 @@ class InvertSummary:
         skipped: (key, problem) of the skipped images.
         notes: Sentences about keypoints that were dropped or look wrong.
         samples: Number of samples written beside each image.
+        colored: Number of keypoints whose color was used.
     """
 
     output: Path
@@ -49,6 +50,7 @@ class InvertSummary:
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     samples: int = 0
+    colored: int = 0
 
 
 def invert(
@@ -63,6 +65,7 @@ def invert(
     normalization: str | None = None,
     keypoint_format: str | None = None,
     max_side: int | None = None,
+    model: str | PathLike[str] | None = None,
     batch_size: int = 16,
     device: str = "auto",
     precision: str = "float32",
@@ -87,7 +90,7 @@ def invert(
             or SIFT keypoints in a format of `preimage.read_keypoints`.
         output: Folder for the images, created if needed; images of the same names are replaced.
         inverter: Inverter, its folder, or the name of a pretrained one; ``None`` is the pretrained inverter with the
-            spec of the features, for keypoints one for sparse SIFT.
+            spec of the features, for keypoints one for sparse SIFT, with color if the keypoints have colors.
         spec: Spec of plain arrays, or a JSON file that contains it. ``None`` is the inverter's spec, if that is one of
             user-provided features or of a layer of a network. It must equal the spec in the file, if the file contains
             one.
@@ -99,6 +102,8 @@ def invert(
         keypoint_format: Format of a keypoint file, see `preimage.read_keypoints`; ``None`` recognizes it by the suffix
             and the first bytes.
         max_side: Maximum side in pixels of images of a keypoint file; larger ones are scaled down.
+        model: Folder of the COLMAP model of a COLMAP database or a file of hloc, see `preimage.read_keypoints`: its
+            points contain the colors of keypoints.
         batch_size: Number of images at once; fewer for images so large that a batch would need over a gigabyte.
         device: Device of the inverter: ``"auto"`` (CUDA if available), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         precision: Data type in which the inverter computes: ``"float32"``, ``"bfloat16"``, or ``"auto"`` for bfloat16
@@ -133,7 +138,7 @@ def invert(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if not 0 <= shard[0] < shard[1]:
         raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard}")
-    options = KeypointOptions(size, normalization, keypoint_format, max_side)
+    options = KeypointOptions(size, normalization, keypoint_format, max_side, model)
     sampling = Sampling(samples, seed, spread)
     inversion = Inversion(output_folder(output), skip_bad, batch_size, precision, progress, sampling)
     if isinstance(spec, str | PathLike):
@@ -157,6 +162,7 @@ def invert(
         skipped=tuple(inversion.skipped),
         notes=inversion.notes(),
         samples=samples,
+        colored=inversion.colored,
     )
 
 
@@ -228,7 +234,7 @@ def _is_keypoints(
             read_keypoints(path)
         except ValueError as error:
             raise ValueError(
-                f"{error}. size, normalization and max_side are for keypoint files: omit them, or pass the "
+                f"{error}. size, normalization, max_side and model are for keypoint files: omit them, or pass the "
                 "format of the keypoint file (--keypoint-format)"
             ) from error
     return for_keypoints

@@ -52,6 +52,7 @@ class Inversion:
         sampling: Samples to draw for each image.
         images: Number of images written, not counting samples.
         empty: Number of these without keypoints.
+        colored: Number of keypoints whose color is used.
         skipped: (key, problem) of the skipped images.
         total: Number of images to invert.
     """
@@ -65,7 +66,7 @@ class Inversion:
         progress: Callable[[int, int], None] | None,
         sampling: Sampling,
     ) -> None:
-        self.folder, self.images, self.empty = folder, 0, 0
+        self.folder, self.images, self.empty, self.colored = folder, 0, 0, 0
         self.skipped: list[tuple[str, str]] = []
         self._skip_bad, self._precision, self._progress = skip_bad, precision, progress
         self.batch_size, self.sampling = batch_size, sampling

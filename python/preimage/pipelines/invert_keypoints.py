@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from preimage.pipelines.inverter_choice import InverterChoice, sift_inverter
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations.sift import Sift
 
+_NOT_USED = (
+    "the inverter does not use the colors of the keypoints (preimage train sift -p color=true trains one that does)"
+)
 _MAX_PIXELS = 64_000_000  # per image; the grid of keypoints alone needs 33 bytes per pixel
 
 
@@ -29,12 +33,14 @@ class KeypointOptions:
         normalization: Normalization of the descriptors, see `preimage.read_keypoints`.
         format: Format of the file, see `preimage.read_keypoints`.
         max_side: Maximum side in pixels; larger images are scaled down.
+        model: Folder of the COLMAP model with the colors of the keypoints, see `preimage.read_keypoints`.
     """
 
     size: Size | None = None
     normalization: str | None = None
     format: str | None = None
     max_side: int | None = None
+    model: str | os.PathLike[str] | None = None
 
 
 def invert_keypoints(
@@ -47,10 +53,17 @@ def invert_keypoints(
     """Invert every image of a keypoint file; return the name of the inverter."""
     if options.max_side is not None and options.max_side < 1:
         raise ValueError(f"max_side must be at least 1, got {options.max_side}")
-    file = read_keypoints(path, image_size=options.size, format=options.format, normalization=options.normalization)
+    file = read_keypoints(
+        path,
+        image_size=options.size,
+        format=options.format,
+        normalization=options.normalization,
+        model=options.model,
+    )
     _check_any(file)
     sizes = _sizes(file)
-    network, name = sift_inverter(inverter, "opencv" if file.format == "opencv" else "vlfeat")
+    variant = "opencv" if file.format == "opencv" else "vlfeat"
+    network, name = sift_inverter(inverter, variant, color=_any_colors(file))
     if inversion.sampling.count:
         network.check_can_sample()
     reconstructor = Reconstructor(None, network, device)
@@ -78,6 +91,9 @@ def _items(
                 _check_pixels(sizes[index], max_side)
                 keypoints = file[key]
                 inversion.remark(key, examine(keypoints, sizes[index]) | dict(file.notes.get(key, {})))
+                inversion.colored += _count_colors(keypoints) if representation.color else 0
+                if keypoints.colors is not None and not representation.color:
+                    inversion.remark(key, {"colors": _NOT_USED})
         except ValueError as error:
             inversion.skip(key, error)
             continue
@@ -93,6 +109,23 @@ def _items(
     inversion.empty = len(empty)
     for index in empty:
         yield item(index, file[index])
+
+
+def _any_colors(file: KeypointFile) -> bool:
+    """Return whether the keypoints have colors, judging by the first image that can be read and has keypoints."""
+    for index, count in enumerate(file.counts):
+        if count == 0:
+            continue
+        with contextlib.suppress(ValueError):  # reported when the image is inverted
+            keypoints = file[index]
+            if len(keypoints.x):
+                return keypoints.colors is not None
+    return False
+
+
+def _count_colors(keypoints: Keypoints) -> int:
+    """Return the number of keypoints whose color is known."""
+    return 0 if keypoints.colors is None else int((~keypoints.colors.isnan().any(dim=1)).sum())
 
 
 def _check_any(file: KeypointFile) -> None:

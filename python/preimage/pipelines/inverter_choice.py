@@ -39,12 +39,14 @@ def fitting_inverter(choice: InverterChoice, spec: Spec, features_name: str) -> 
     return inverter, name
 
 
-def sift_inverter(choice: InverterChoice, variant: str) -> tuple[Inverter, str]:
+def sift_inverter(choice: InverterChoice, variant: str, *, color: bool = False) -> tuple[Inverter, str]:
     """Return the chosen inverter, or the pretrained one for sparse SIFT; and its name.
 
     Args:
         choice: As in `fitting_inverter`.
         variant: Variant of the detector that found the keypoints; inverters for this variant are preferred.
+        color: Whether the keypoints have colors; inverters that use them are preferred above all, and those that do not
+            for keypoints without.
 
     Raises:
         ValueError: An inverter for another representation.
@@ -53,7 +55,12 @@ def sift_inverter(choice: InverterChoice, variant: str) -> tuple[Inverter, str]:
     if choice is None:
         _check_pretrained("sift")
         fitting = {name: spec for name, spec in pretrained.pretrained_specs().items() if spec.representation == "sift"}
-        return _pretrained_inverter(min(fitting, key=lambda name: fitting[name].variant != variant))
+
+        def misfit(name: str) -> tuple[bool, bool]:
+            spec = fitting[name]
+            return bool(spec.parameters.get("color")) != color, spec.variant != variant
+
+        return _pretrained_inverter(min(fitting, key=misfit))
     inverter, name = named_inverter(choice)
     if inverter.spec.representation != "sift":
         raise ValueError(f"inverter {name} is for {inverter.spec.representation}, but must be for sift")
@@ -61,8 +68,14 @@ def sift_inverter(choice: InverterChoice, variant: str) -> tuple[Inverter, str]:
 
 
 def pretrained_representations() -> dict[str, Spec]:
-    """Return the specs of pretrained inverters by representation; of several inverters, the first by name."""
-    return {spec.representation: spec for spec in reversed(list(pretrained.pretrained_specs().values()))}
+    """Return the specs of pretrained inverters by representation.
+
+    Of several inverters, it is the one with the fewest channels, and of those the first by name.
+    """
+    found: dict[str, Spec] = {}
+    for spec in sorted(pretrained.pretrained_specs().values(), key=lambda spec: spec.channels):
+        found.setdefault(spec.representation, spec)
+    return found
 
 
 def _check_pretrained(representation: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 CHANNELS = 128 + 5
+GRAY = 0.5
 
 
 def sift_grid(
@@ -19,7 +20,8 @@ def sift_grid(
     *,
     seed: int = 0,
     descriptor_scale: float = 1.0,
-) -> torch.Tensor:  # [B, 133, ⌈H / cell_size⌉, ⌈W / cell_size⌉], dtype of x
+    colors: torch.Tensor | None = None,  # [N, 3] in [0, 1] or NaN
+) -> torch.Tensor:  # [B, 133 or with colors 136, ⌈H / cell_size⌉, ⌈W / cell_size⌉], dtype of x
     """Rasterize keypoints onto a grid, with at most one keypoint in each cell of cell_size × cell_size pixels.
 
     The first arguments are the fields of `preimage.Keypoints`; channels and other arguments are those of
@@ -50,9 +52,12 @@ def sift_grid(
         ),
         dim=1,
     )
-    grid = torch.zeros(batch * rows * columns, CHANNELS, dtype=x.dtype)
+    if colors is not None:
+        unknown = colors.isnan().any(dim=1, keepdim=True)
+        values = torch.cat((values, torch.where(unknown, 0, colors - GRAY)), dim=1)
+    grid = torch.zeros(batch * rows * columns, values.shape[1], dtype=x.dtype)
     grid[index[drawn]] = values[drawn]
-    return grid.view(batch, rows, columns, CHANNELS).permute(0, 3, 1, 2).contiguous()
+    return grid.view(batch, rows, columns, -1).permute(0, 3, 1, 2).contiguous()
 
 
 def draw_key(

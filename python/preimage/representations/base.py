@@ -114,6 +114,14 @@ class Representation(abc.ABC):
         """Return a sentence, beginning in lower case, about the information in features of this shape."""
         return f"{' × '.join(map(str, shape))} numbers."
 
+    @classmethod
+    def first_channels(cls, spec: Spec) -> Spec | None:
+        """Return the spec of other features that are the first channels of these, or ``None`` if there are none.
+
+        Training can then start from an inverter of these other features, see `preimage.inverters.widening`.
+        """
+        return None
+
     @property
     @abc.abstractmethod
     def spec(self) -> Spec:

@@ -46,11 +46,12 @@ def keep_percentage(keypoints: Keypoints, percentage: float, seed: int = 0, *, f
 
 
 def coordinates_only(keypoints: Keypoints) -> Keypoints:
-    """Keep x, y, scale and angle, and set descriptors and response to 0."""
+    """Keep x, y, scale and angle, and set descriptors and response to 0; leave out colors."""
     return dataclasses.replace(
         keypoints,
         descriptors=torch.zeros_like(keypoints.descriptors),
         response=torch.zeros_like(keypoints.response),
+        colors=None,
     )
 
 
@@ -74,7 +75,7 @@ def descriptors_only(keypoints: Keypoints, image_size: tuple[int, int], cell_siz
 
     Returns:
         Keypoints with x and y at the center of their cell (of the part of it inside the image), scale `scale`, angle 0
-        and response 0. Keypoints outside the image, which are in no cell, keep x and y.
+        and response 0, without colors. Keypoints outside the image, which are in no cell, keep x and y.
     """
     x, y = keypoints.x, keypoints.y
     height, width = image_size
@@ -86,6 +87,7 @@ def descriptors_only(keypoints: Keypoints, image_size: tuple[int, int], cell_siz
         scale=_constant_scale(keypoints, scale),
         angle=torch.zeros_like(keypoints.angle),
         response=torch.zeros_like(keypoints.response),
+        colors=None,
     )
 
 

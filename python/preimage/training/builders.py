@@ -14,6 +14,8 @@ from preimage.inverters.layers import upconv_weights
 from preimage.inverters.plan import Plan, plan
 from preimage.inverters.precision import choose_dtype
 from preimage.inverters.sampler import Sampler, SamplerConfig
+from preimage.inverters.widening import widened
+from preimage.representations.registry import class_of
 from preimage.training import checkpoint
 from preimage.training.config import TrainConfig
 from preimage.training.dataset import Dataset, are_probabilities
@@ -23,7 +25,7 @@ from preimage.training.finetuning import Encoder
 from preimage.training.graphed_step import GraphedStep, cuda_graph
 from preimage.training.muon import Muon
 from preimage.training.split import ImageList, image_digest
-from preimage.training.statistics import set_statistics
+from preimage.training.statistics import set_further_statistics, set_statistics
 from preimage.training.step import EagerStep, Step, TrainState
 
 
@@ -81,9 +83,7 @@ def build_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
         assert planned is not None  # only with an inverter to start from, no preset is the default
         model = Inverter(spec, planned.config, output_region=planned.output_region)
     else:
-        model = Inverter.load(config.init).train().requires_grad_()
-        if differences := spec.differences(model.spec):
-            raise ValueError(f"{config.init} inverts other features (requested != its own): {'; '.join(differences)}")
+        model = _initial(config, dataset).train().requires_grad_()
         if planned not in (None, Plan(model.config, model.output_region)):
             raise ValueError(
                 f"{config.init} has another network or output region than preset {config.preset!r}: leave out preset, "
@@ -108,6 +108,25 @@ def build_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
             f"size must be one that is reconstructed completely, such as 256, got {size}"
         )
     return model
+
+
+def _initial(config: TrainConfig, dataset: Dataset) -> Inverter:
+    """Return the inverter `config.init`, widened if it is one of the first channels of the dataset's features."""
+    assert config.init is not None
+    model, spec = Inverter.load(config.init), dataset.spec
+    differences = spec.differences(model.spec)
+    if not differences:
+        return model
+    if model.spec != class_of(spec.representation).first_channels(spec):
+        raise ValueError(f"{config.init} inverts other features (requested != its own): {'; '.join(differences)}")
+    if config.sampler:
+        raise ValueError(
+            f"{config.init} inverts the first {model.spec.channels} of {spec.channels} channels: train an inverter of "
+            "all of them before its sampler"
+        )
+    wide = widened(model, spec)
+    set_further_statistics(wide, dataset, model.spec.channels)
+    return wide
 
 
 def _planned(config: TrainConfig, dataset: Dataset) -> Plan:

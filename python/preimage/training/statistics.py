@@ -24,14 +24,32 @@ def set_statistics(model: Inverter, dataset: Dataset) -> None:
         if features is not None:
             channels.add(model.measured(features))
     model.image_mean.copy_(colors.mean / 255)
+    if model.network.standardized:
+        model.feature_mean.copy_(channels.mean)
+        model.feature_deviation.copy_(_at_least(model, channels.deviation()))
+
+
+def set_further_statistics(model: Inverter, dataset: Dataset, first: int) -> None:
+    """Set the mean and deviation of the channels from `first` on, if the model normalizes features.
+
+    The others belong to the weights that the model starts from.
+    """
     if not model.network.standardized:
         return
-    deviation = channels.deviation()
+    channels = _Moments(dataset.spec.channels)
+    for _, features in dataset.examples(with_features=True):
+        assert features is not None
+        channels.add(model.measured(features))
+    model.feature_mean[first:] = channels.mean[first:]
+    model.feature_deviation[first:] = _at_least(model, channels.deviation())[first:]
+
+
+def _at_least(model: Inverter, deviation: torch.Tensor) -> torch.Tensor:
+    """Return deviations (C,) by which features can be divided."""
     least = _MIN_DEVIATION
     if model.output_region is not None:
         least = max(least, _MIN_RELATIVE_DEVIATION * deviation.mean().item())
-    model.feature_mean.copy_(channels.mean)
-    model.feature_deviation.copy_(deviation.clamp_min(least))
+    return deviation.clamp_min(least)
 
 
 class _Moments:

@@ -62,6 +62,7 @@ def as_keypoints(
     normalization: str,
     response: NDArray[Any] | None = None,
     degrees: bool = False,
+    colors: NDArray[Any] | None = None,
 ) -> Keypoints:
     """Check the arrays of one image and convert them to `Keypoints`.
 
@@ -74,6 +75,7 @@ def as_keypoints(
             sum to 1), or ``"l1_root_twice"``.
         response: (N,), or ``None`` for zeros.
         degrees: Whether angles are in degrees instead of radians.
+        colors: (N, 3), uint8 or in [0, 1] with NaN where unknown; or ``None`` without colors.
 
     Raises:
         ValueError: There are too many keypoints, shapes do not match, or values are not finite, not plausible, or in
@@ -100,6 +102,8 @@ def as_keypoints(
         raise ValueError("response must be finite")
     fields = {"x": x, "y": y, "scale": scale, "angle": angle, "response": strength}
     fields["descriptors"] = _unit_length(descriptors, lowe_order, normalization)
+    if colors is not None:
+        fields["colors"] = colors if colors.dtype == np.uint8 else colors.astype(np.float32)
     tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in fields.items()}
     return Keypoints(**tensors, offsets=torch.tensor([0, count]))
 

@@ -14,6 +14,7 @@ from preimage.io.atomic import StrPath, files_below, key_problem
 from preimage.io.feature_file import MAX_IMAGES, Size, is_size
 from preimage.io.file_types import why_unsupported
 from preimage.io.keypoints.colmap import read_colmap
+from preimage.io.keypoints.colmap_model import with_model
 from preimage.io.keypoints.convert import NORMALIZATIONS, file_errors
 from preimage.io.keypoints.filestorage import syntax_of
 from preimage.io.keypoints.hloc import read_hloc
@@ -51,6 +52,7 @@ def read_keypoints(
     image_size: Size | None = None,
     format: str | None = None,
     normalization: str | None = None,
+    model: StrPath | None = None,
 ) -> KeypointFile:
     """Open keypoints with SIFT descriptors in a file of COLMAP, hloc, OpenCV, VLFeat, Lowe or this package.
 
@@ -69,14 +71,16 @@ def read_keypoints(
         normalization: Normalization of the stored descriptors, which is undone: ``"l2"`` (plain SIFT), ``"l1_root"``
             (RootSIFT) or ``"l1_root_twice"``. Files do not state it. The default is RootSIFT for COLMAP databases,
             recognized from the values for hloc, and plain SIFT for others.
+        model: Folder of a COLMAP model of these keypoints (``images.bin`` and ``points3D.bin``, or ``.txt``), for
+            COLMAP databases and files of hloc: keypoints get the color of their 3D point.
 
     Raises:
         FileFormatError: The file is damaged, of another format, has features other than SIFT, lacks scales, angles or
             descriptors, or has implausible values or units. Files in a folder, and the arrays of each image in other
             formats, are read and checked on access.
-        ValueError: The format or normalization is unknown, the file states another image size, or a folder contains no
-            such files.
-        FileNotFoundError: The file does not exist.
+        ValueError: The format or normalization is unknown, the file states another image size, a folder contains no
+            such files or no model, or a model is of other images or for a file of another format.
+        FileNotFoundError: The file or the folder of the model does not exist.
         ImportError: h5py (for hloc) or SciPy (for ``.mat``) is not installed.
     """
     if format is not None and format not in FORMATS:
@@ -85,6 +89,9 @@ def read_keypoints(
         raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {normalization!r}")
     if image_size is not None and not is_size(image_size):
         raise ValueError(f"image_size must be two positive integers (height, width), got {image_size!r}")
+    if model is not None:
+        found = read_keypoints(path, image_size=image_size, format=format, normalization=normalization)
+        return with_model(found, model)
     if os.path.isdir(path):
         return _read_folder(path, format, normalization).sized(image_size)
     if not os.path.exists(path):

@@ -7,6 +7,7 @@ suffix::
     KEY/descriptors   (N, 128)          float16, float32 or float64; or uint8, 512 times the descriptor
     KEY/image_size    int64 (2,)        height and width in pixels, optional
     KEY/response      float32 (N,)      optional
+    KEY/colors        (N, 3)            red, green and blue in [0, 1], NaN where unknown; or uint8; optional
 
 all in the convention of `preimage.keypoints.Keypoints`. In a file of a single image the prefix ``KEY/`` can be omitted;
 the key is then the name of the file without suffix.
@@ -28,11 +29,11 @@ from preimage.io.atomic import StrPath, as_keys, atomic_write, key_problem
 from preimage.io.feature_file import MAX_IMAGES, Size, check_type, is_size
 from preimage.io.keypoints.convert import as_keypoints, check_count, file_errors, no_keypoints
 from preimage.io.keypoints.keypoint_file import KeypointFile, KeypointRecord
-from preimage.keypoints import DESCRIPTOR, Keypoints
+from preimage.keypoints import COLORS, DESCRIPTOR, Keypoints
 
 DTYPES = ("float32", "float16", "uint8")
 
-_ROLES = ("keypoints", "descriptors", "image_size", "response")
+_ROLES = ("keypoints", "descriptors", "image_size", "response", "colors")
 _SCALE = 512  # factor of uint8 descriptors
 
 
@@ -62,6 +63,7 @@ def read_npz(path: StrPath, normalization: str | None = None) -> KeypointFile:
                 lowe_order=False,
                 normalization=chosen,
                 response=arrays.get("response"),
+                colors=arrays.get("colors"),
             )
 
     return KeypointFile(path, "preimage", keys=keys, sizes=sizes, counts=counts, normalization=chosen, load=load)
@@ -91,6 +93,7 @@ def _count(key: str, roles: dict[str, StoredArray]) -> int:
     if all(0 in roles[needed].shape for needed in ("keypoints", "descriptors")):
         return 0  # empty arrays can have any shape
     shapes = {"keypoints": (count, 4), "descriptors": (count, DESCRIPTOR), "image_size": (2,), "response": (count,)}
+    shapes["colors"] = (count, COLORS)
     for role, array in roles.items():
         floats = array.dtype.kind == "f"
         if array.shape != shapes[role] or not (floats or role == "image_size" or array.dtype == np.uint8):
@@ -169,5 +172,7 @@ def _arrays(records: Iterable[KeypointRecord], dtype: str) -> Iterator[tuple[str
             descriptors = np.minimum(np.round(descriptors * np.float32(_SCALE)), 255)
         yield f"{key}/descriptors", descriptors.astype(dtype)
         yield f"{key}/response", response
+        if keypoints.colors is not None:
+            yield f"{key}/colors", keypoints.colors
         if size is not None:
             yield f"{key}/image_size", np.array(size, np.int64)

@@ -9,14 +9,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from preimage.keypoints import Keypoints
+from preimage.keypoints import COLORS, GRID_CHANNELS, Keypoints
 from preimage.viz.glyphs.lbp import direction_color
 from preimage.viz.sheets import as_rgb
 
 Array = npt.NDArray[Any]
 RgbImage = npt.NDArray[np.uint8]
 
-GRID_CHANNELS = 128 + 5
 _RADIUS = 1.5  # radius of a circle in scales; descriptors extend to six, but such circles would overlap too much
 _SMALLEST = 3.2  # minimum radius in pixels of the drawing, so that the hand is visible
 _SUPERSAMPLING = 4
@@ -84,7 +83,8 @@ def keypoint_grid(features: Array, cell_size: int, *, image: Array | None = None
     """Draw the keypoints of a grid of cells, at most one for each cell, as `sift_keypoints` does.
 
     Args:
-        features: (133, h, w) of `preimage.sift_grid`, any float type. Cells that are not finite are omitted.
+        features: (133, h, w) of `preimage.sift_grid`, or (136, h, w) with colors, any float type. Cells that are not
+            finite are omitted.
         cell_size: Side of a cell in pixels.
         image: Image that the keypoints were found in; ``None`` for a dark background of the size of the cells.
         tile: Longer side of the drawing in pixels.
@@ -93,8 +93,8 @@ def keypoint_grid(features: Array, cell_size: int, *, image: Array | None = None
         ValueError: Another shape, or an image that the cells do not cover exactly.
     """
     values = np.asarray(features, dtype=np.float64)
-    if values.ndim != 3 or values.shape[0] != GRID_CHANNELS or 0 in values.shape:
-        raise ValueError(f"features must have shape (133, h, w), got {values.shape}")
+    if values.ndim != 3 or values.shape[0] not in (GRID_CHANNELS, GRID_CHANNELS + COLORS) or 0 in values.shape:
+        raise ValueError(f"features must have shape (133, h, w), or (136, h, w) with colors, got {values.shape}")
     _, rows, columns = values.shape
     size = (rows * cell_size, columns * cell_size) if image is None else (image.shape[0], image.shape[1])
     if tuple(-(-side // cell_size) for side in size) != (rows, columns):
