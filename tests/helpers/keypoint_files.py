@@ -36,6 +36,12 @@ def pictures() -> dict[str, np.ndarray]:
     }
 
 
+def color_pictures() -> dict[str, np.ndarray]:
+    """Return those of `pictures` that are photographs, in color, (H, W, 3) uint8."""
+    astronaut, coffee = (image() for image in _SOURCES)
+    return {"face.png": astronaut[20:148, 160:320], "sub/coffee.png": coffee[100:196, 200:312]}
+
+
 _SOURCES: tuple[Any, ...] = (skimage.data.astronaut, skimage.data.coffee)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 import torch
 
 from colmap_models import write_model
-from keypoint_files import GOLDEN, colmap_arrays, hloc_arrays, hloc_file, vlfeat_file
+from keypoint_files import GOLDEN, color_pictures, colmap_arrays, hloc_arrays, hloc_file, vlfeat_file
 from preimage.errors import FileFormatError
 from preimage.io import KeypointRecord, read_keypoints, write_keypoints
 from preimage.io.keypoints.colmap_points import read_points
+from preimage.ops.sift_colors import sample_colors
 
 DATABASE = GOLDEN / "colmap_l1_root.db"
 KEYS = ("face.png", "sub/coffee.png")
@@ -49,6 +51,19 @@ def test_each_keypoint_has_the_color_of_its_point(tmp_path: Path, text: bool) ->
         expected = expected.repeat(count // 6 + 1, 1)[:count]
         torch.testing.assert_close(keypoints.colors, expected, rtol=0, atol=1e-7, equal_nan=True)
         assert plain[key].colors is None
+
+
+def test_colors_that_colmap_extracted(tmp_path: Path, text: bool) -> None:
+    """COLMAP rounds the mean color of a point's observations, here of one, to integers."""
+    suffix = ".txt" if text else ".bin"
+    for name in ("images", "points3D"):
+        shutil.copy(GOLDEN / "colmap_model" / f"{name}{suffix}", tmp_path)
+    file = read_keypoints(DATABASE, model=tmp_path)
+    for key, picture in color_pictures().items():
+        keypoints = file[key].to_numpy()
+        expected = sample_colors(picture.transpose(2, 0, 1)[None], keypoints)
+        assert np.isnan(keypoints.colors[::2]).all()
+        assert np.abs(keypoints.colors - expected)[1::2].max() <= 0.501 / 255
 
 
 def test_images_outside_the_model_have_no_colors(tmp_path: Path, text: bool) -> None:
