@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pycolmap
 
-from keypoint_files import color_pictures, colmap_arrays
+from keypoint_files import colmap_arrays, color_pictures
 
 DATABASE = "colmap_l1_root.db"
 
@@ -29,9 +29,9 @@ def main() -> None:
             path = Path(folder, key)
             path.parent.mkdir(exist_ok=True)
             cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-            model.add_camera_with_trivial_rig(
-                pycolmap.Camera(camera_id=number, model="SIMPLE_PINHOLE", width=width, height=height, params=[200, 0, 0])
-            )
+            size = {"width": width, "height": height}
+            camera = pycolmap.Camera(camera_id=number, model="SIMPLE_PINHOLE", params=[200, 0, 0], **size)
+            model.add_camera_with_trivial_rig(camera)
             positions = colmap_arrays(DATABASE, key)[0][:, :2].astype(np.float64)
             image = pycolmap.Image(name=key, keypoints=positions, camera_id=number, image_id=number)
             model.add_image_with_trivial_frame(image, pycolmap.Rigid3d())

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from colmap_models import write_model
-from keypoint_files import GOLDEN, color_pictures, colmap_arrays, hloc_arrays, hloc_file, vlfeat_file
+from keypoint_files import GOLDEN, colmap_arrays, color_pictures, hloc_arrays, hloc_file, vlfeat_file
 from preimage.errors import FileFormatError
 from preimage.io import KeypointRecord, read_keypoints, write_keypoints
 from preimage.io.keypoints.colmap_points import read_points
