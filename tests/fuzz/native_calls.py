@@ -198,7 +198,7 @@ def sift_grid(choices: Choices) -> None:
     colors: tuple[Any, ...] = ()
     if choices.number() % 2:
         values = values_of(choices, (1, 1, count, 3), "float32")
-        colors = (description(choices, values if choices.seldom() else values % np.float32(1)),)
+        colors = (description(choices, values if choices.seldom() else np.clip(values, 0, 1)),)
     grid = output_of(choices, (len(offsets) - 1, 136 if colors else 133, *sizes), "float32", "float16")
     _native.sift_grid(
         *(description(choices, field) for field in (*fields, descriptors)),

@@ -13,7 +13,7 @@ from preimage import training
 from preimage.inverters import Inverter
 from preimage.keypoints import Keypoints
 from preimage.representations import create_representation
-from preimage.representations.sift import Sift
+from preimage.representations.sift import Sift, _with_fewer_colors
 from preimage.training.builders import build_inverter
 from preimage.training.dataset_factory import open_dataset
 from samplers import save_with_sampler
@@ -39,14 +39,19 @@ def test_plain_features_are_those_of_before() -> None:
 
 
 def test_a_random_fraction_of_the_keypoints_has_no_color() -> None:
-    fractions = []
-    for seed in range(16):
-        features = IN_COLOR.for_training(photos(1), (5, seed))
-        assert torch.equal(features, IN_COLOR.for_training(photos(1), (5, seed)))
-        keypoints = Keypoints.from_grid(features, 4)
-        fractions.append(float(keypoints.colors.isnan().all(dim=1).float().mean()))
-    assert min(fractions) < 0.2 and 0.4 < max(fractions) < 0.8
-    assert 0.15 < np.mean(fractions) < 0.45
+    features = IN_COLOR.for_training(photos(), (5, 3))
+    assert torch.equal(features, IN_COLOR.for_training(photos(), (5, 3)))
+    unknown = Keypoints.from_grid(features, 4).colors.isnan().all(dim=1)
+    assert unknown.any() and not unknown.all()
+    keypoints = Keypoints.cat([IN_COLOR.keypoints(photos(1))] * 400)
+    fewer = _with_fewer_colors(keypoints, np.random.default_rng(0))
+    assert not keypoints.colors.isnan().any() and torch.equal(fewer.descriptors, keypoints.descriptors)
+    known = ~fewer.colors.isnan().any(dim=1)
+    assert torch.equal(fewer.colors[known], keypoints.colors[known])
+    fractions = 1 - known.view(400, -1).float().mean(dim=1)
+    colorless = fractions == 1
+    assert 0.01 < colorless.float().mean() < 0.1
+    assert fractions[~colorless].mean() == pytest.approx(0.3, abs=0.03) and fractions[~colorless].max() < 0.8
 
 
 def test_training_starts_from_an_inverter_without_colors(photo_folder: Path, tmp_path: Path) -> None:

@@ -28,8 +28,9 @@ _OTHER_VARIANT = 0.25
 _THINNED = 0.25
 _FEWEST = 0.05
 # Only keypoints that were matched are part of a 3D point, whose color a map contains. In training, up to this fraction
-# of an image's keypoints have none.
+# of an image's keypoints have none, and in a few images none has one, as in those that are not part of the map.
 _COLORLESS = 0.6
+_COLORLESS_IMAGES = 0.05
 
 
 @register
@@ -181,10 +182,11 @@ def _without_color(spec: Spec) -> Spec:
 
 
 def _with_fewer_colors(keypoints: Keypoints, random: np.random.Generator) -> Keypoints:
-    """Return keypoints of which a random fraction has unknown colors, another in each image."""
+    """Return keypoints of which a random fraction has unknown colors, another in each image, and in some all."""
     import torch
 
     fractions = random.uniform(0, _COLORLESS, len(keypoints))
+    fractions[random.random(len(keypoints)) < _COLORLESS_IMAGES] = 1
     lost = random.random(len(keypoints.x)) < np.repeat(fractions, np.diff(keypoints.offsets))
     colors = torch.where(torch.from_numpy(lost)[:, None], torch.nan, keypoints.colors)
     return dataclasses.replace(keypoints, colors=colors)
