@@ -91,8 +91,10 @@ def _items(
                 _check_pixels(sizes[index], max_side)
                 keypoints = file[key]
                 inversion.remark(key, examine(keypoints, sizes[index]) | dict(file.notes.get(key, {})))
-                inversion.colored += _count_colors(keypoints) if representation.color else 0
-                if keypoints.colors is not None and not representation.color:
+                colored = _count_colors(keypoints)
+                if representation.color:
+                    inversion.colored += colored
+                elif colored:
                     inversion.remark(key, {"colors": _NOT_USED})
         except ValueError as error:
             inversion.skip(key, error)
