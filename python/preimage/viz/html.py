@@ -1,9 +1,14 @@
-"""Write reports as a single HTML file, without scripts, external style sheets or network access."""
+"""Write reports as a single HTML file, without external files or network access.
+
+A content security policy in the page forbids everything but embedded images and the page's own style sheet and script,
+which are named by their hashes. The script is in pages with a `Comparison` only; all that it adds is its slider.
+"""
 
 from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import html
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -12,6 +17,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from preimage.viz.html_style import SCRIPT, STYLE
+from preimage.viz.markdown import markdown_html
 from preimage.viz.sheets import as_rgb
 
 Array = npt.NDArray[Any]
@@ -50,23 +57,22 @@ class Figure:
 
 
 @dataclasses.dataclass(frozen=True)
-class Section:
-    """A heading, images, and a note below them.
+class Comparison:
+    """Two images side by side, with a slider over both where scripts run.
 
     Attributes:
-        title: Heading.
-        figures: Images in order.
-        note: Text below the images; none if empty.
-        span: Width of an image: a third of the page ("third"), the page ("page") or the window ("window"); the last two
-            scroll in a narrow window.
-        columns: More images, in columns side by side; in a narrow window each column becomes a row.
+        before: The first image, such as a photograph.
+        after: The last image, such as its reconstruction, of the size of `before`.
+        between: Images between them, such as a drawing of the features.
+        title: Text above the images, such as the key.
+        note: Text behind the title, such as the error.
     """
 
-    title: str
-    figures: Sequence[Figure] = ()
+    before: Figure
+    after: Figure
+    between: Sequence[Figure] = ()
+    title: str = ""
     note: str = ""
-    span: Literal["third", "page", "window"] = "third"
-    columns: Sequence[Sequence[Figure]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +82,45 @@ class Table:
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A heading with text, tables and images, in the order of the attributes.
+
+    Images and drawings can be enlarged, except for those of the width of the page or window.
+
+    Attributes:
+        title: Heading.
+        figures: Images in order.
+        note: Text below the images; none if empty.
+        span: Width of an image: a third of the page ("third"), the page ("page") or the window ("window"); the last two
+            scroll in a narrow window.
+        columns: More images, in columns side by side; in a narrow window each column becomes a row.
+        kind: Whether the section is an ordinary one, begins a new part of the page with a large heading, or belongs to
+            the section or part before it.
+        text: Paragraphs below the heading.
+        numbers: (value, meaning) of a few numbers, in large type.
+        terms: Terms and their meaning.
+        points: List of sentences.
+        tables: Tables.
+        details: (title, Markdown) of texts that are collapsed at first.
+        comparisons: Comparisons, each in a row.
+    """
+
+    title: str
+    figures: Sequence[Figure] = ()
+    note: str = ""
+    span: Literal["third", "page", "window"] = "third"
+    columns: Sequence[Sequence[Figure]] = ()
+    kind: Literal["section", "part", "subsection"] = "section"
+    text: Sequence[str] = ()
+    numbers: Sequence[tuple[str, str]] = ()
+    terms: Sequence[tuple[str, str]] = ()
+    points: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    details: Sequence[tuple[str, str]] = ()
+    comparisons: Sequence[Comparison] = ()
 
 
 def html_page(
@@ -106,46 +151,114 @@ def html_page(
     Raises:
         ValueError: A table row of another length than its header.
     """
+    chapters = list(sections)
     body = [f"<h1>{_text(title)}</h1>", f'<p class="lead">{_text(lead)}</p>']
-    if lines := "\n".join(f"<li>{_text(point)}</li>" for point in points):
-        body.append(f'<ul class="points">\n{lines}\n</ul>')
-    if explained := [f"<dt>{_text(term)}</dt><dd>{_text(meaning)}</dd>" for term, meaning in terms]:
-        body.append("<dl>\n" + "\n".join(explained) + "\n</dl>")
-    body += [_section(section, quality) for section in sections]
+    body += [_list(points), _terms(terms)]
+    parts = [(number, section) for number, section in enumerate(chapters) if section.kind == "part"]
+    if len(parts) > 1:
+        links = "\n".join(f'<li><a href="#part-{number}">{_text(section.title)}</a></li>' for number, section in parts)
+        body.append(f'<nav aria-label="Contents"><ul class="contents">\n{links}\n</ul></nav>')
+    body += [_section(section, number, quality) for number, section in enumerate(chapters)]
     body += [_table(table) for table in tables]
     if command:
         body.append(f"<h2>The command that created this page</h2>\n<pre><code>{_text(command)}</code></pre>")
     if footer:
         body.append(f"<footer>{_text(footer)}</footer>")
-    return _PAGE.format(title=_text(title), style=_STYLE, body="\n".join(body))
+    script = SCRIPT if any(section.comparisons for section in chapters) else ""
+    return _PAGE.format(
+        policy=_policy(script),
+        title=_text(title),
+        style=STYLE,
+        body="\n".join(filter(None, body)),
+        script=f"\n<script>{script}</script>" if script else "",
+    )
+
+
+def _policy(script: str) -> str:
+    """Return the content security policy, which overrides nothing if the page is served with a stricter one."""
+    sources = ["default-src 'none'", "img-src data:", f"style-src {_hash(STYLE)}"]
+    sources += [f"script-src {_hash(script)}"] * bool(script)
+    return "; ".join([*sources, "base-uri 'none'", "form-action 'none'"])
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
 
 
 _ROOMS = {"third": "row", "page": "page", "window": "window"}
 
 
-def _section(section: Section, quality: int) -> str:
-    parts = [f"<h2>{_text(section.title)}</h2>"]
+_HEADINGS = {"section": "h2", "part": "h2", "subsection": "h3"}
+
+
+def _section(section: Section, number: int, quality: int) -> str:
+    heading = _HEADINGS[section.kind]
+    parts = [f"<{heading}>{_text(section.title)}</{heading}>"] if section.title else []
+    parts += [f'<p class="text">{_text(paragraph)}</p>' for paragraph in section.text]
+    if section.numbers:
+        items = "\n".join(
+            f"<li><strong>{_text(value)}</strong> <span>{_text(meaning)}</span></li>"
+            for value, meaning in section.numbers
+        )
+        parts.append(f'<ul class="numbers">\n{items}\n</ul>')
+    parts += [_terms(section.terms), _list(section.points)]
+    parts += [_table(table) for table in section.tables]
+    for title, text in section.details:
+        content = f'<div class="prose">\n{markdown_html(text)}\n</div>'
+        parts.append(f'<details class="more"><summary>{_text(title)}</summary>\n{content}\n</details>')
+    parts += [_comparison(comparison, quality) for comparison in section.comparisons]
     if section.figures:
+        small = section.span == "third"
         parts += [
             f'<div class="{_ROOMS[section.span]}">',
-            *(_figure(figure, quality) for figure in section.figures),
+            *(_figure(figure, quality, enlarge=small) for figure in section.figures),
             "</div>",
         ]
     if section.columns:
-        parts.append(f'<div class="row columns" style="--columns: {len(section.columns)}">')
+        parts.append('<div class="row columns">')
         for column in section.columns:
-            parts += ['<div class="column">', *(_figure(figure, quality) for figure in column), "</div>"]
+            parts += ['<div class="column">', *(_figure(figure, quality, enlarge=True) for figure in column), "</div>"]
         parts.append("</div>")
     if section.note:
         parts.append(f'<p class="note">{_text(section.note)}</p>')
-    return "\n".join(["<section>", *parts, "</section>"])
+    opening = f'<section class="part" id="part-{number}">' if section.kind == "part" else "<section>"
+    return "\n".join([opening, *filter(None, parts), "</section>"])
 
 
-def _figure(figure: Figure, quality: int) -> str:
+def _list(points: Iterable[str]) -> str:
+    lines = "\n".join(f"<li>{_text(point)}</li>" for point in points)
+    return f'<ul class="points">\n{lines}\n</ul>' if lines else ""
+
+
+def _terms(terms: Iterable[tuple[str, str]]) -> str:
+    lines = "\n".join(f"<dt>{_text(term)}</dt><dd>{_text(meaning)}</dd>" for term, meaning in terms)
+    return f"<dl>\n{lines}\n</dl>" if lines else ""
+
+
+def _comparison(comparison: Comparison, quality: int) -> str:
+    between = [("between", figure) for figure in comparison.between]
+    figures = "\n".join(
+        _figure(figure, quality, enlarge=True, place=place)
+        for place, figure in (("before", comparison.before), *between, ("after", comparison.after))
+    )
+    note = f" {_text(comparison.note)}" if comparison.note else ""
+    above = f"<p><strong>{_text(comparison.title)}</strong>{note}</p>\n" if comparison.title or note else ""
+    slider = f"{comparison.before.alt} / {comparison.after.alt}"
+    return (
+        f'<div class="comparison of-{2 + len(between)}" data-slider="{_text(slider)}">\n{above}'
+        f'<div class="images">\n{figures}\n</div></div>'
+    )
+
+
+def _figure(figure: Figure, quality: int, *, enlarge: bool = False, place: str = "") -> str:
     image = figure.image if isinstance(figure.image, EncodedImage) else _as_jpeg(figure.image, quality)
     source = f"data:{_text(image.media_type)};base64,{base64.b64encode(image.data).decode('ascii')}"
+    shown = f'<img src="{source}" alt="{_text(figure.alt)}" width="{image.width}" height="{image.height}">'
+    if enlarge:
+        caption = figure.caption or figure.alt
+        shown = f'<details class="enlarge"><summary data-caption="{_text(caption)}">{shown}</summary></details>'
     return (
-        f'<figure><img src="{source}" alt="{_text(figure.alt)}" width="{image.width}" height="{image.height}">'
+        f"<figure{f' class={chr(34)}{place}{chr(34)}' if place else ''}>{shown}"
         f"{f'<figcaption>{_text(figure.caption)}</figcaption>' if figure.caption else ''}</figure>"
     )
 
@@ -176,77 +289,17 @@ def _text(text: str) -> str:
     return html.escape(text, quote=True)
 
 
-_STYLE = """
-:root { color-scheme: light dark; --paper: #fbfaf8; --ink: #20242c; --quiet: #5f6672; --line: #dedbd5; --box: #f1efeb; }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #15171b; --ink: #e9e7e2; --quiet: #a0a6b1; --line: #31353d; --box: #1e2127; }
-}
-* { box-sizing: border-box; }
-body {
-  margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 70rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
-}
-h1 {
-  font-size: 2rem; font-size: clamp(1.7rem, 5vw, 2.5rem); line-height: 1.15; letter-spacing: -0.02em;
-  margin: 0 0 0.75rem;
-}
-h2 { font-size: 1.1rem; margin: 2.5rem 0 0.6rem; }
-.lead { max-width: 44rem; font-size: 1.1rem; color: var(--quiet); margin: 0; }
-dl {
-  display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 0.4rem 1.25rem; max-width: 44rem;
-  margin: 1.5rem 0 0;
-}
-dt { font-weight: 600; }
-dd { margin: 0; color: var(--quiet); }
-.row { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 0.75rem; }
-.window { overflow-x: auto; width: 94vw; max-width: 110rem; margin-left: calc(50% - min(47vw, 55rem)); }
-.window figure { min-width: 75rem; }
-.page { overflow-x: auto; }
-.page figure { min-width: 48rem; }
-.points { max-width: 44rem; margin: 1.25rem 0 0; padding-left: 1.2rem; }
-.points li { margin-bottom: 0.4rem; }
-.columns { grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); }
-.column { display: grid; grid-template-columns: minmax(0, 1fr); gap: inherit; align-content: start; }
-figure { margin: 0; }
-img { display: block; width: 100%; height: auto; border-radius: 4px; background: var(--box); }
-figcaption, .note { font-size: 0.875rem; color: var(--quiet); margin-top: 0.35rem; }
-.note { margin-bottom: 0; }
-.scroll { overflow-x: auto; margin-top: 2.5rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; font-size: 1.1rem; padding-bottom: 0.6rem; }
-th, td { text-align: right; padding: 0.4rem 0 0.4rem 1.75rem; border-bottom: 1px solid var(--line); }
-th:first-child { text-align: left; padding-left: 0; }
-thead th { color: var(--quiet); font-weight: 500; font-size: 0.875rem; }
-tbody th { font-weight: 500; }
-pre {
-  background: var(--box); border: 1px solid var(--line); border-radius: 6px; padding: 0.8rem 1rem; margin: 0;
-  overflow-x: auto; font: 0.9rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace;
-}
-footer {
-  margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--quiet); font-size: 0.875rem;
-}
-@media (max-width: 34rem) {
-  .row { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0.5rem; }
-  /* Of three, the outer two stay side by side for comparison; the drawing between them moves below. */
-  .row > figure:nth-child(2):nth-last-child(2) { grid-column: 1 / -1; order: 1; }
-  .columns { grid-template-columns: minmax(0, 1fr); }
-  .column { grid-template-columns: none; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); }
-  th, td { padding-left: 0.8rem; }
-}
-""".strip()
-
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>
-{style}
-</style>
+<style>{style}</style>
 </head>
 <body>
-{body}
+{body}{script}
 </body>
 </html>
 """
