@@ -202,25 +202,11 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def describe_spec(spec: Spec) -> str:
-    """Return a spec as text: ``hog vlfeat-uoctti (cell_size 8, color luma), 31 channels``."""
-    parameters = ", ".join(f"{name} {value}" for name, value in spec.parameters.items())
-    return f"{spec.representation} {spec.variant} ({parameters}), {spec.channels} channels"
-
-
 def command_line() -> str:
     """Return the running command, as typed in a shell, without the credentials of URLs."""
     from preimage.io.urls import masked
 
     return masked(shlex.join(["preimage", *sys.argv[1:]]))
-
-
-def bytes_text(count: int) -> str:
-    """Return a number of bytes as text: ``1.5 MB``."""
-    for factor, unit in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count} bytes"
 
 
 def plural(count: int, noun: str) -> str:

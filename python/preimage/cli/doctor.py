@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from preimage.cli._options import Json
-from preimage.cli._shared import Output, bytes_text, reporting
+from preimage.cli._shared import Output, reporting
+from preimage.facts import bytes_text
 
 
 @reporting

@@ -20,7 +20,8 @@ from preimage.cli._options import (
     create,
     parse_shard,
 )
-from preimage.cli._shared import Output, bytes_text, describe_spec, plural, reporting
+from preimage.cli._shared import Output, plural, reporting
+from preimage.facts import bytes_text, describe_spec
 
 
 @reporting

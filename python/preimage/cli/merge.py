@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from preimage.cli._options import Json
-from preimage.cli._shared import Output, describe_spec, plural, reporting
+from preimage.cli._shared import Output, plural, reporting
+from preimage.facts import describe_spec
 
 
 @reporting

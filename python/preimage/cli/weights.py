@@ -9,7 +9,8 @@ import typer
 
 from preimage.cli._command import Command
 from preimage.cli._options import Json
-from preimage.cli._shared import Output, bytes_text, reporting
+from preimage.cli._shared import Output, reporting
+from preimage.facts import bytes_text
 
 weights = typer.Typer(help="Import or convert weights of networks.", no_args_is_help=True)
 

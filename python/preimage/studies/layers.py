@@ -22,17 +22,11 @@ from preimage.studies.measure import (
     measuring_remarks,
     range_text,
 )
+from preimage.studies.published import GRADIENT_DESCENT, PUBLISHED
 from preimage.viz.html import Table
 from preimage.viz.plots import Values, draw_by_name
 
-# Dosovitskiy & Brox, CVPR 2016: errors of their inverters, and of gradient descent (Mahendran & Vedaldi, CVPR 2015).
-PUBLISHED = {
-    "alexnet-conv5": (0.35, 0.71),
-    "alexnet-fc6": (0.51, 0.80),
-    "alexnet-fc7": (0.56, 0.82),
-    "alexnet-fc8": (0.58, 0.84),
-}
-PUBLISHED_NOTE = (
+_PUBLISHED_NOTE = (
     "The published figures are of CaffeNet on ImageNet's validation set, quoted from memory: Dosovitskiy & Brox (CVPR "
     "2016), and there Mahendran & Vedaldi's gradient descent (CVPR 2015). Unless those weights and that set were "
     "measured here, they are of another network and of other images."
@@ -129,7 +123,16 @@ def study_layers(
 def published(score: LayerScore) -> tuple[float, float] | None:
     """Return the errors in the paper, of its inverters and of gradient descent, for layers of CaffeNet."""
     # torchvision's AlexNet is another network.
-    return None if score.variant == "torchvision" else PUBLISHED.get(score.representation)
+    return None if score.variant == "torchvision" else _caffenet().get(score.representation)
+
+
+def _caffenet() -> dict[str, tuple[float, float]]:
+    """Return the published errors of CaffeNet's layers, of the paper's inverters and of gradient descent."""
+    return {
+        name: (one.error, one.others[GRADIENT_DESCENT])
+        for name, one in PUBLISHED.items()
+        if name.startswith("alexnet-")
+    }
 
 
 class LayersStudy(Study):
@@ -207,7 +210,7 @@ class LayersStudy(Study):
     def remarks(self) -> Iterator[str]:
         yield from measuring_remarks(self.image_count)
         yield "These are reconstructions by these inverters: others may recover more."
-        yield PUBLISHED_NOTE
+        yield _PUBLISHED_NOTE
 
     def tables(self) -> list[Table]:
         return [layer_table(self.scores), _published_table()]
@@ -216,7 +219,7 @@ class LayersStudy(Study):
 def _published_table() -> Table:
     lines = [
         [name.removeprefix("alexnet-").upper(), f"{inverters:.2f}", f"{descent:.2f}"]
-        for name, (inverters, descent) in PUBLISHED.items()
+        for name, (inverters, descent) in _caffenet().items()
     ]
     header = ["AlexNet's layer", "paper's inverters", "gradient descent"]
     return Table("Published, of CaffeNet on ImageNet's validation set", header, lines)

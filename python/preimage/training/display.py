@@ -139,6 +139,9 @@ class BarDisplay(LineDisplay):
         self._bar.console.print(line, highlight=False)
 
 
+METRICS = "metrics.jsonl"  # in the folder of a run
+
+
 class Metrics:
     """The file ``metrics.jsonl``, a JSON object per line in the order of the steps.
 
@@ -149,7 +152,7 @@ class Metrics:
 
     def __init__(self, path: Path, keep_until: int) -> None:
         self._path = path
-        kept = [line for line in self._lines() if line["step"] <= keep_until]
+        kept = [line for line in read_metrics(path) if line["step"] <= keep_until]
         with atomic_write(path) as file:
             file.writelines(json.dumps(line).encode() + b"\n" for line in kept)
 
@@ -160,18 +163,20 @@ class Metrics:
             file.flush()
             os.fsync(file.fileno())
 
-    def _lines(self) -> list[dict[str, Any]]:
-        lines = []
-        if self._path.exists():
-            for text in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    line = parse_json(text)
-                except ValueError:
-                    break  # the run was killed while it wrote this line
-                if not isinstance(line, dict) or not isinstance(line.get("step"), int):
-                    break  # not a line of this file's format
-                lines.append(line)
-        return lines
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of ``metrics.jsonl`` up to the first that is not complete; nothing if there is no file."""
+    lines: list[dict[str, Any]] = []
+    if path.exists():
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                line = parse_json(text)
+            except ValueError:
+                break  # the run was killed while it wrote this line
+            if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+                break  # not a line of this file's format
+            lines.append(line)
+    return lines
 
 
 def write_sample_sheet(path: Path, spec: Spec, samples: Comparison) -> None:

@@ -24,7 +24,7 @@ from preimage.training.checkpoint import CHECKPOINT, Progress
 from preimage.training.config import TrainConfig
 from preimage.training.dataset import Batch
 from preimage.training.dataset_factory import open_dataset
-from preimage.training.display import Display, Metrics
+from preimage.training.display import METRICS, Display, Metrics
 from preimage.training.distributed import Processes, ProcessFailedError, joined_processes
 from preimage.training.image_store import store_images
 from preimage.training.process_state import cudnn_benchmark, interruptible
@@ -34,7 +34,6 @@ from preimage.training.streaming import batches_ahead
 from preimage.training.validation import TrainingDivergedError, check_finite, mean_loss, save_inverter, validate
 
 _SETTINGS = "train.json"
-_METRICS = "metrics.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +192,7 @@ class Trainer:
         last = progress.step if progress.step_finished else progress.step - 1
         if self.processes.is_main:
             self.write_settings()
-            metrics = Metrics(self.folder / _METRICS, keep_until=last)
+            metrics = Metrics(self.folder / METRICS, keep_until=last)
         self.display.start(config, progress, self.dataset.image_count, self.state.dtype)
         if not progress.step_finished:
             self.finish_step(metrics)
