@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from preimage.pipelines.reconstruct import Reconstructor as Reconstructor
     from preimage.pipelines.sheet import sheet as sheet
     from preimage.pipelines.verify import verify as verify
+    from preimage.reports.report import report as report
     from preimage.representations import Representation as Representation
     from preimage.representations import create_representation as create_representation
     from preimage.representations import describe_representation as describe_representation
@@ -119,6 +120,7 @@ _LAZY_NAMES = {
     "phow": "preimage.ops.phow",
     "read_image": "preimage.io",
     "read_keypoints": "preimage.io",
+    "report": "preimage.reports.report",
     "sheet": "preimage.pipelines.sheet",
     "sift": "preimage.ops.sift",
     "sift_grid": "preimage.ops.sift_grid",

@@ -20,6 +20,7 @@ from preimage.cli.info import info
 from preimage.cli.invert import invert
 from preimage.cli.layers import layers
 from preimage.cli.merge import merge
+from preimage.cli.report import report
 from preimage.cli.representations import representations
 from preimage.cli.sheet import sheet
 from preimage.cli.study import study
@@ -36,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (
-    *(demo, extract, invert, train, evaluate, compare, sheet),
+    *(demo, extract, invert, train, evaluate, compare, report, sheet),
     *(representations, layers, info, verify, convert, merge, doctor),
 ):
     app.command(cls=Command)(_command)

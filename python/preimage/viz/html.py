@@ -66,6 +66,7 @@ class Comparison:
         between: Images between them, such as a drawing of the features.
         title: Text above the images, such as the key.
         note: Text behind the title, such as the error.
+        slider: Whether there is a slider; without any, two comparisons are side by side in a wide window.
     """
 
     before: Figure
@@ -73,6 +74,7 @@ class Comparison:
     between: Sequence[Figure] = ()
     title: str = ""
     note: str = ""
+    slider: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +99,8 @@ class Section:
         span: Width of an image: a third of the page ("third"), the page ("page") or the window ("window"); the last two
             scroll in a narrow window.
         columns: More images, in columns side by side; in a narrow window each column becomes a row.
-        kind: Whether the section is an ordinary one, begins a new part of the page with a large heading, or belongs to
-            the section or part before it.
+        kind: Level of the heading: an ordinary section, the beginning of a new part of the page, a section in that
+            part, or a group in that section.
         text: Paragraphs below the heading.
         numbers: (value, meaning) of a few numbers, in large type.
         terms: Terms and their meaning.
@@ -113,7 +115,7 @@ class Section:
     note: str = ""
     span: Literal["third", "page", "window"] = "third"
     columns: Sequence[Sequence[Figure]] = ()
-    kind: Literal["section", "part", "subsection"] = "section"
+    kind: Literal["section", "part", "subsection", "group"] = "section"
     text: Sequence[str] = ()
     numbers: Sequence[tuple[str, str]] = ()
     terms: Sequence[tuple[str, str]] = ()
@@ -188,7 +190,7 @@ def _hash(text: str) -> str:
 _ROOMS = {"third": "row", "page": "page", "window": "window"}
 
 
-_HEADINGS = {"section": "h2", "part": "h2", "subsection": "h3"}
+_HEADINGS = {"section": "h2", "part": "h2", "subsection": "h3", "group": "h4"}
 
 
 def _section(section: Section, number: int, quality: int) -> str:
@@ -206,7 +208,10 @@ def _section(section: Section, number: int, quality: int) -> str:
     for title, text in section.details:
         content = f'<div class="prose">\n{markdown_html(text)}\n</div>'
         parts.append(f'<details class="more"><summary>{_text(title)}</summary>\n{content}\n</details>')
-    parts += [_comparison(comparison, quality) for comparison in section.comparisons]
+    if section.comparisons:
+        pairs = " pairs" if not any(comparison.slider for comparison in section.comparisons) else ""
+        parts.append(f'<div class="comparisons{pairs}">')
+        parts += [*(_comparison(comparison, quality) for comparison in section.comparisons), "</div>"]
     if section.figures:
         small = section.span == "third"
         parts += [
@@ -243,10 +248,10 @@ def _comparison(comparison: Comparison, quality: int) -> str:
     )
     note = f" {_text(comparison.note)}" if comparison.note else ""
     above = f"<p><strong>{_text(comparison.title)}</strong>{note}</p>\n" if comparison.title or note else ""
-    slider = f"{comparison.before.alt} / {comparison.after.alt}"
+    label = f"{comparison.before.alt} / {comparison.after.alt}"
+    slider = f' data-slider="{_text(label)}"' if comparison.slider else ""
     return (
-        f'<div class="comparison of-{2 + len(between)}" data-slider="{_text(slider)}">\n{above}'
-        f'<div class="images">\n{figures}\n</div></div>'
+        f'<div class="comparison of-{2 + len(between)}"{slider}>\n{above}<div class="images">\n{figures}\n</div></div>'
     )
 
 
@@ -266,14 +271,14 @@ def _figure(figure: Figure, quality: int, *, enlarge: bool = False, place: str =
 def _table(table: Table) -> str:
     if any(len(row) != len(table.header) for row in table.rows):
         raise ValueError(f"table {table.caption!r} has {len(table.header)} columns, but a row of another length")
+    caption = f"<caption>{_text(table.caption)}</caption>\n" if table.caption else ""
     head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in table.header)
     rows = "\n".join(
         f'<tr><th scope="row">{_text(row[0])}</th>' + "".join(f"<td>{_text(cell)}</td>" for cell in row[1:]) + "</tr>"
         for row in table.rows
     )
     return (
-        f'<div class="scroll"><table>\n<caption>{_text(table.caption)}</caption>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
+        f'<div class="scroll"><table>\n{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>'
     )
 
 

@@ -91,7 +91,8 @@ summary:focus-visible, a:focus-visible, button:focus-visible, .slider input:focu
 .enlarge[open] > summary::after { content: attr(data-caption) " (click to close)"; color: var(--quiet); }
 
 /* Photograph, features and reconstruction; the slider over photograph and reconstruction is added by the script. */
-.comparison { margin: 0 0 1.75rem; }
+.comparison { margin: 0 0 1.75rem; min-width: 0; }
+.pairs { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); column-gap: 2rem; }
 .comparison > p { margin: 0 0 0.35rem; font-size: 0.9rem; color: var(--quiet); overflow-wrap: anywhere; }
 .comparison strong { color: var(--ink); font-weight: 600; margin-right: 0.5rem; }
 .comparison .images {
@@ -120,8 +121,7 @@ summary:focus-visible, a:focus-visible, button:focus-visible, .slider input:focu
   text-decoration: underline;
 }
 .slider.large { cursor: default; }
-.slider.large .frame { height: 100%; aspect-ratio: var(--shape); max-width: 100%; align-self: center; }
-.slider.large .frame { height: auto; width: min(100%, (100vh - 5rem) * var(--shape)); }
+.slider.large .frame { align-self: center; width: min(100%, (100vh - 5rem) * var(--shape)); }
 .slider.large figcaption { gap: 2rem; }
 details.more { margin: 0 0 0.75rem; border: 1px solid var(--line); border-radius: 6px; padding: 0.6rem 1rem; }
 details.more > summary { cursor: pointer; font-weight: 500; }
@@ -139,6 +139,7 @@ details.more > summary { cursor: pointer; font-weight: 500; }
   .row.columns { grid-auto-flow: row; grid-template-columns: minmax(0, 1fr); }
   .column { grid-template-columns: none; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); }
   .comparison .images { grid-auto-flow: row; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0.5rem; }
+  .pairs { grid-template-columns: minmax(0, 1fr); }
   .comparison .after { order: -1; }
   .comparison .before { order: -2; }
   .comparison.of-2 .slider { grid-column: 1 / -1; }
@@ -167,7 +168,7 @@ details.more > summary { cursor: pointer; font-weight: 500; }
 """.strip()
 
 SCRIPT = """
-for (const box of document.querySelectorAll(".comparison")) {
+for (const box of document.querySelectorAll(".comparison[data-slider]")) {
   const before = box.querySelector(".before img"), after = box.querySelector(".after img");
   const slider = document.createElement("figure"), frame = document.createElement("div");
   const range = document.createElement("input"), edge = document.createElement("span");

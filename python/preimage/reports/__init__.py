@@ -1,0 +1,1 @@
+"""Reports about inverters, training runs and feature stores, each a single page."""

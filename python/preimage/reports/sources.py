@@ -1,0 +1,142 @@
+"""Open the sources of a report: inverters, training runs and feature stores."""
+
+from __future__ import annotations
+
+import dataclasses
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from preimage.errors import FileFormatError
+from preimage.inspection import info
+from preimage.inverters import Inverter
+from preimage.io import ImageSource, find_images
+from preimage.representations import Representation
+from preimage.store import FeatureStore
+from preimage.studies.layers_rows import Networks, rows_for
+from preimage.training.checkpoint import CHECKPOINT, read_header, read_images
+from preimage.training.images import inspect
+from preimage.training.split import image_digest
+
+MODEL_CARD = "MODEL_CARD.md"
+_STORES = ("feature store", "feature file")
+_LARGEST_CARD = 1 << 20  # bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class InverterSource:
+    """An inverter, or a training run.
+
+    Attributes:
+        name: Name or folder as given.
+        folder: Folder of its files.
+        facts: Facts of `preimage.info`.
+        inverter: The inverter.
+        representation: Representation that computes its features; ``None`` if it cannot be created.
+        problem: Reason why there is no representation; else empty.
+    """
+
+    name: str
+    folder: Path
+    facts: dict[str, Any]
+    inverter: Inverter
+    representation: Representation | None
+    problem: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreSource:
+    """A feature store.
+
+    Attributes:
+        name: Path as given.
+        facts: Facts of `preimage.info`.
+        store: The store.
+    """
+
+    name: str
+    facts: dict[str, Any]
+    store: FeatureStore
+
+
+def open_source(path: str | PathLike[str], network: Networks = ()) -> InverterSource | StoreSource:
+    """Open an inverter, a training run or a feature store.
+
+    Args:
+        path: Folder or name of an inverter, folder of a run, or feature store.
+        network: Networks of inverters whose representation cannot be created by name.
+
+    Raises:
+        ValueError: A file or folder of another kind, a store without images.
+        FileFormatError: A damaged file.
+        FileNotFoundError: There is no such source.
+    """
+    facts = info(path)
+    name = str(Path(path)) if isinstance(path, PathLike) else path
+    if facts["kind"] == "inverter":
+        inverter = Inverter.load(facts["path"])
+        try:
+            representation = rows_for(inverter, network)[0].representation
+        except (ValueError, OSError, ImportError) as error:
+            return InverterSource(name, facts["path"], facts, inverter, None, " ".join(str(error).split()))
+        return InverterSource(name, facts["path"], facts, inverter, representation)
+    if facts["kind"] not in _STORES:
+        raise ValueError(
+            f"{path}: is {_article(facts['kind'])}, but a report is about an inverter, a training run or a finished "
+            "feature store"
+        )
+    store = FeatureStore(path)
+    if not len(store):
+        raise ValueError(f"{path}: contains no images: there is nothing to report")
+    return StoreSource(name, facts, store)
+
+
+def _article(kind: str) -> str:
+    plural = kind.startswith(("arrays", "weights"))
+    return kind if plural else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def model_card(folder: Path) -> str:
+    """Return the text of the model card in an inverter's folder; nothing if there is none.
+
+    Raises:
+        FileFormatError: A model card over a megabyte.
+    """
+    path = folder / MODEL_CARD
+    if not path.is_file():
+        return ""
+    if path.stat().st_size > _LARGEST_CARD:
+        raise FileFormatError(path, f"a model card must have at most {_LARGEST_CARD:,} bytes")
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def validation_images(folder: Path) -> list[ImageSource]:
+    """Return the validation images of a training run, in the order of the run.
+
+    Raises:
+        LookupError: They are not known or cannot be used any more; the message is a clause that says why.
+        FileFormatError: The checkpoint is damaged.
+    """
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        raise LookupError("no images were given, and the folder has no checkpoint, which names validation images")
+    config, _ = read_header(path)
+    if config.features is not None:
+        raise LookupError("no images were given, and user-provided features cannot be recomputed from images")
+    places = config.val_images or config.images
+    try:
+        found = {source.key: source for source in find_images(places, skip_bad=True).sources}
+    except (OSError, ValueError) as error:
+        raise LookupError(f"no images were given, and the run's are not there ({error})") from error
+    known = read_images(path).val
+    if missing := [key for key in known if key not in found]:
+        raise LookupError(
+            f"no images were given, and {len(missing)} of the run's {len(known)} validation images are missing, first "
+            f"{missing[0]!r}"
+        )
+    sources = [found[key] for key in known]
+    now = inspect(sources, lambda sentence: None)
+    for key, digest, image in zip(known, known.values(), now, strict=True):
+        if image.problem or image.digest != image_digest(digest):
+            raise LookupError(f"no images were given, and the run's validation image {key!r} has changed")
+    return sources

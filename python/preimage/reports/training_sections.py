@@ -1,0 +1,89 @@
+"""Describe how an inverter was trained: settings, model card and learning curve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from preimage.facts import fact_label, fact_text
+from preimage.pipelines.image_loading import Pixels
+from preimage.reports.sources import MODEL_CARD, InverterSource, model_card
+from preimage.training.display import METRICS, read_metrics
+from preimage.viz.html import EncodedImage, Figure, Section
+from preimage.viz.plots import Panel, draw_panels
+
+_MOST_POINTS = 60  # of a curve; more are averaged
+_SAME_LOSS = 0.02  # minimum length of the value axis
+
+
+def training_sections(source: InverterSource, notes: list[str]) -> Iterator[Section]:
+    """Yield the sections; sentences about those that are left out are added to `notes`."""
+    training = source.facts["training"] or {}
+    terms = [(fact_label(name), fact_text(name, value)) for name, value in _facts(training)]
+    card = model_card(source.folder)
+    if not card:
+        notes.append(f"The model card is left out: there is no {MODEL_CARD} in the folder.")
+    if terms or card:
+        yield Section("Training", terms=terms, details=[("Model card", card)] if card else [], kind="subsection")
+    else:
+        notes.append("How the inverter was trained is left out: its file does not say.")
+    yield from _learning_curve(source.folder, notes)
+
+
+def _facts(training: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in training.items():
+        if value is not None and not isinstance(value, dict):  # the dict is about the sampler
+            yield ("training time, s" if name == "seconds" else name), value
+
+
+def _learning_curve(folder: Path, notes: list[str]) -> Iterator[Section]:
+    path = folder / METRICS
+    lines = read_metrics(path)
+    if not lines:
+        notes.append(
+            f"The learning curve is left out: {path.name} in the folder has no complete line."
+            if path.is_file()
+            else f"The learning curve is left out: there is no {METRICS} in the folder."
+        )
+        return
+    panels = []
+    for name, title in (("error", "Normalized error on validation images"), ("loss", "Training loss")):
+        x, y = _values(lines, name)
+        if x:
+            _, floors = _values(lines, "mean_image_error")
+            levels = {"mean image": floors[-1]} if name == "error" and floors else {}
+            panels.append(Panel(title, x, y, levels, least_span=_SAME_LOSS))
+    if not panels:
+        notes.append(f"The learning curve is left out: {METRICS} has neither losses nor errors.")
+        return
+    try:
+        drawn = draw_panels(panels, "step")
+    except ImportError as error:
+        notes.append(f"The learning curve is left out: {error}.")
+        return
+    last = {name: values[1][-1] for name in ("error", "loss") if (values := _values(lines, name))[0]}
+    alt = ", ".join(f"{name} {value:.3f} at the last step" for name, value in last.items())
+    yield Section("Learning curve", [plot(drawn, f"Learning curve: {alt}")], span="page", kind="subsection")
+
+
+def _values(lines: Sequence[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
+    """Return steps and finite values of a quantity, averaged to a number of points that can be told apart."""
+    pairs = [
+        (float(line["step"]), float(line[name]))
+        for line in lines
+        if isinstance(line.get(name), int | float) and np.isfinite(line[name])
+    ]
+    if len(pairs) > _MOST_POINTS:
+        pairs = [tuple(np.mean(part, axis=0)) for part in np.array_split(np.array(pairs), _MOST_POINTS)]
+    return [x for x, _ in pairs], [y for _, y in pairs]
+
+
+def plot(drawn: Pixels, alt: str) -> Figure:
+    """Return a plot as a PNG, which is smaller than JPEG for drawings, and sharp."""
+    done, data = cv2.imencode(".png", np.ascontiguousarray(drawn[:, :, ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    assert done  # 8-bit color
+    return Figure(EncodedImage(data.tobytes(), "image/png", drawn.shape[1], drawn.shape[0]), "", alt)
