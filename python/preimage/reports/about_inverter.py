@@ -28,6 +28,8 @@ from preimage.studies.layers_rows import layer_name, network_name
 from preimage.studies.published import published
 from preimage.viz.html import Section, Table
 
+_SIDE = 256  # of an image whose features are described, in pixels
+
 
 def inverter_part(source: InverterSource, options: Options, steps: ProgressCounter) -> Part:
     """Return the part of a report about an inverter or a training run, see `preimage.report`."""
@@ -78,20 +80,18 @@ def features_name(spec: Spec) -> str:
 def about_inverter(source: InverterSource) -> Section:
     """Return the section about the features and the inverter."""
     facts, spec = source.facts, source.inverter.spec
-    shape = source.inverter.training_notes.get("feature_shape")
-    terms = [("Features", describe_spec(spec)), ("In a word", _explained(spec, shape))] if shape else []
-    terms = terms or [("Features", describe_spec(spec))]
+    terms = [("Spec", describe_spec(spec))]
+    if source.representation is not None:
+        side = source.representation.image_side or _SIDE
+        shape = (spec.channels, *(source.representation.feature_size(side, side) or ()))
+        explained = class_of(spec.representation).explain(spec, shape)
+        terms.append(("Features", f"of an image of {side} × {side} pixels: {explained}"))
     terms += [
         ("Inverter", f"{facts['architecture']}, {facts['parameters']:,} parameters, {bytes_text(facts['bytes'])}"),
         ("Reconstructs", facts["reconstructs"]),
         ("Samples", "yes" if facts["can_sample"] else "no: it returns one image for the same features"),
     ]
     return Section("Features and inverter", terms=terms, kind="subsection")
-
-
-def _explained(spec: Spec, shape: Sequence[int]) -> str:
-    sentence = class_of(spec.representation).explain(spec, tuple(shape))
-    return sentence[0].upper() + sentence[1:]
 
 
 def _images(source: InverterSource, options: Options) -> tuple[Sequence[ImageSource], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -101,7 +102,9 @@ def perturb_sections(
     figures: list[Figure] = []
     try:
         title = "Normalized error by perturbation (lower is closer)"
-        figures.append(plot(draw_by_name(title, names, series), "normalized error under each perturbation"))
+        kinds = [re.sub(r"-[0-9.]+$", "", name) for name in names]  # curves join numbers of one perturbation only
+        drawn = draw_by_name(title, names, series, kinds)
+        figures.append(plot(drawn, "normalized error under each perturbation"))
     except ImportError as error:
         notes.append(f"The plot of perturbed features is left out: {error}.")
     lines = [[row.perturbation, f"{row.error:.3f}", f"{row.psnr:.1f}", f"{row.ssim:.3f}"] for row in rows]
@@ -114,7 +117,7 @@ def perturb_sections(
             "information is gone."
         ],
         tables=[Table("", ["perturbation", "normalized error", "PSNR, dB", "SSIM"], lines)],
-        span="page",
+        span="text",
         kind="subsection",
     )
 

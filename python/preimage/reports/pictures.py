@@ -23,7 +23,7 @@ DRAWING_SIDE = 384  # longest side of an image on the page, pixels
 _SAMPLE_SIDE = 256
 _SAMPLED = 3  # photographs with samples
 _SHOWN_SAMPLES = 3
-_SCALE_WIDTH, _SCALE_TILE = 960, 320
+_SCALE_WIDTH, _SCALE_TILE = 640, 224
 
 
 class Picture(NamedTuple):
@@ -139,7 +139,7 @@ def sample_sections(
         return
     spaced = sorted({round(place) for place in np.linspace(0, len(images) - 1, _SAMPLED)})
     shown = min(_SHOWN_SAMPLES, options.samples)
-    titles = ["Photograph", "Reconstruction", *sample_titles(shown)]
+    titles = ["Photograph", "Reconstruction", *sample_titles(shown)[:-1], "Map"]
     columns: list[list[Figure]] = [[] for _ in titles]
     whole = None if reconstructor.inverter.output_region is not None else (side, side)
     sources = [images[place] for place in spaced]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Literal
 
 from preimage.inverters import resolve_device
 from preimage.io import atomic_write
@@ -25,6 +26,11 @@ from preimage.viz.html import Section, Table, html_page
 
 Sources = str | PathLike[str] | Sequence[str | PathLike[str]]
 
+_ALONE: dict[str, Literal["section", "subsection"]] = {
+    "part": "section",
+    "subsection": "section",
+    "group": "subsection",
+}
 _CAUTION = (
     "A reconstruction is one plausible image for the given features. Details and colors that the features do not "
     "determine are blurred, or typical of photographs: it is no evidence of what was in the original."
@@ -164,16 +170,23 @@ def _page(parts: Sequence[Part], title: str | None, command: str) -> str:
     remarks = [f"{NORMALIZED_ERROR}."] * any(part.score.error is not None for part in parts)
     remarks += [PUBLISHED_NOTE] * any(part.score.published is not None for part in parts)
     sections = [section for part in parts for section in part.sections]
-    if len(parts) > 1:
+    if len(parts) == 1:  # the heading of the page is that of the part
+        sections = [dataclasses.replace(one, kind=_ALONE[one.kind], title=_title(one)) for one in sections]
+    else:
         sections.insert(0, Section("", tables=[_overview(parts)], kind="subsection"))
     return html_page(
         title=title if title is not None else f"Report: {names[0]}" if len(names) == 1 else "Report",
         lead=parts[0].lead if len(parts) == 1 else f"{len(parts)} inverters and feature stores, one section each.",
         sections=sections,
         command=command,
+        contents=True,
         footer=" ".join([*remarks, _CAUTION]),
         quality=82,
     )
+
+
+def _title(section: Section) -> str:
+    return "" if section.kind == "part" else section.title
 
 
 def _overview(parts: Sequence[Part]) -> Table:

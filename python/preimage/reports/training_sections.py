@@ -23,7 +23,7 @@ _SAME_LOSS = 0.02  # minimum length of the value axis
 def training_sections(source: InverterSource, notes: list[str]) -> Iterator[Section]:
     """Yield the sections; sentences about those that are left out are added to `notes`."""
     training = source.facts["training"] or {}
-    terms = [(fact_label(name), fact_text(name, value)) for name, value in _facts(training)]
+    terms = list(_facts(training))
     card = model_card(source.folder)
     if not card:
         notes.append(f"The model card is left out: there is no {MODEL_CARD} in the folder.")
@@ -34,10 +34,22 @@ def training_sections(source: InverterSource, notes: list[str]) -> Iterator[Sect
     yield from _learning_curve(source.folder, notes)
 
 
-def _facts(training: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+_LABELS = {
+    "init": "started from",
+    "normalized_error": "error at its end",
+    "seconds": "time",
+    "size": "image size, pixels",
+    "val_images": "validation images",
+}
+
+
+def _facts(training: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in training.items():
-        if value is not None and not isinstance(value, dict):  # the dict is about the sampler
-            yield ("training time, s" if name == "seconds" else name), value
+        if value is None or isinstance(value, dict):  # the dict is about the sampler
+            continue
+        text = f"{value / 60:.1f} minutes" if name == "seconds" else fact_text(name, value)
+        label = _LABELS.get(name, fact_label(name))
+        yield label[0].upper() + label[1:], text
 
 
 def _learning_curve(folder: Path, notes: list[str]) -> Iterator[Section]:
@@ -86,4 +98,4 @@ def plot(drawn: Pixels, alt: str) -> Figure:
     """Return a plot as a PNG, which is smaller than JPEG for drawings, and sharp."""
     done, data = cv2.imencode(".png", np.ascontiguousarray(drawn[:, :, ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 9])
     assert done  # 8-bit color
-    return Figure(EncodedImage(data.tobytes(), "image/png", drawn.shape[1], drawn.shape[0]), "", alt)
+    return Figure(EncodedImage(data.tobytes(), "image/png", drawn.shape[1], drawn.shape[0]), "", alt, on_white=True)

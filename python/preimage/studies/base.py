@@ -205,7 +205,7 @@ class Study(abc.ABC):
             Section(self.sheet_heading, [Figure(sheet, "", self.sheet_alt)], note=self.sheet_note, span="window")
         ]
         if plot is not None:
-            sections.append(Section(self.plot_heading, [Figure(plot, "", self.plot_alt)], span="page"))
+            sections.append(Section(self.plot_heading, [Figure(plot, "", self.plot_alt, on_white=True)], span="page"))
         return html_page(
             title=self.title,
             lead=self.lead(),

@@ -49,11 +49,13 @@ class Figure:
         image: (H, W, 3) or (H, W), uint8 or float in [0, 1]; or an encoded image.
         caption: Text below the image; none if empty.
         alt: Alternative text for screen readers.
+        on_white: Whether it is a plot on white, whose lightness is inverted on a dark page.
     """
 
     image: Array | EncodedImage
     caption: str
     alt: str
+    on_white: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,14 +92,12 @@ class Table:
 class Section:
     """A heading with text, tables and images, in the order of the attributes.
 
-    Images and drawings can be enlarged, except for those of the width of the page or window.
-
     Attributes:
         title: Heading.
         figures: Images in order.
         note: Text below the images; none if empty.
-        span: Width of an image: a third of the page ("third"), the page ("page") or the window ("window"); the last two
-            scroll in a narrow window.
+        span: Width of an image: a third of the page ("third"), that of the text ("text"), the page ("page") or the
+            window ("window"); the last two scroll in a narrow window, the others can be enlarged.
         columns: More images, in columns side by side; in a narrow window each column becomes a row.
         kind: Level of the heading: an ordinary section, the beginning of a new part of the page, a section in that
             part, or a group in that section.
@@ -113,7 +113,7 @@ class Section:
     title: str
     figures: Sequence[Figure] = ()
     note: str = ""
-    span: Literal["third", "page", "window"] = "third"
+    span: Literal["third", "text", "page", "window"] = "third"
     columns: Sequence[Sequence[Figure]] = ()
     kind: Literal["section", "part", "subsection", "group"] = "section"
     text: Sequence[str] = ()
@@ -136,6 +136,7 @@ def html_page(
     command: str = "",
     footer: str = "",
     quality: int = 85,
+    contents: bool = False,
 ) -> str:
     """Return the page as HTML. All text is escaped; images that are not encoded are embedded as JPEG.
 
@@ -149,6 +150,7 @@ def html_page(
         command: Command line that created the page; omitted if empty.
         footer: Small print at the end.
         quality: Quality of the JPEGs, 1 to 100.
+        contents: Whether the parts, or else the sections, are listed below the lead with links to them.
 
     Raises:
         ValueError: A table row of another length than its header.
@@ -156,9 +158,10 @@ def html_page(
     chapters = list(sections)
     body = [f"<h1>{_text(title)}</h1>", f'<p class="lead">{_text(lead)}</p>']
     body += [_list(points), _terms(terms)]
-    parts = [(number, section) for number, section in enumerate(chapters) if section.kind == "part"]
-    if len(parts) > 1:
-        links = "\n".join(f'<li><a href="#part-{number}">{_text(section.title)}</a></li>' for number, section in parts)
+    linked = [(number, one) for number, one in enumerate(chapters) if one.kind in _LINKED and one.title]
+    if contents and len(linked) > 1:
+        parts = [(number, one) for number, one in linked if one.kind == "part"] or linked
+        links = "\n".join(f'<li><a href="#section-{number}">{_text(one.title)}</a></li>' for number, one in parts)
         body.append(f'<nav aria-label="Contents"><ul class="contents">\n{links}\n</ul></nav>')
     body += [_section(section, number, quality) for number, section in enumerate(chapters)]
     body += [_table(table) for table in tables]
@@ -187,9 +190,11 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
 
 
-_ROOMS = {"third": "row", "page": "page", "window": "window"}
+_ROOMS = {"third": "row", "text": "narrow", "page": "page", "window": "window"}
 
 
+_SHORT = 24  # letters of terms and meanings that are set in two columns
+_LINKED = ("part", "section")  # kinds of sections in the list of contents
 _HEADINGS = {"section": "h2", "part": "h2", "subsection": "h3", "group": "h4"}
 
 
@@ -213,7 +218,7 @@ def _section(section: Section, number: int, quality: int) -> str:
         parts.append(f'<div class="comparisons{pairs}">')
         parts += [*(_comparison(comparison, quality) for comparison in section.comparisons), "</div>"]
     if section.figures:
-        small = section.span == "third"
+        small = section.span in ("third", "text")
         parts += [
             f'<div class="{_ROOMS[section.span]}">',
             *(_figure(figure, quality, enlarge=small) for figure in section.figures),
@@ -226,7 +231,8 @@ def _section(section: Section, number: int, quality: int) -> str:
         parts.append("</div>")
     if section.note:
         parts.append(f'<p class="note">{_text(section.note)}</p>')
-    opening = f'<section class="part" id="part-{number}">' if section.kind == "part" else "<section>"
+    place = f' id="section-{number}"' if section.kind in _LINKED else ""
+    opening = f'<section class="part"{place}>' if section.kind == "part" else f"<section{place}>"
     return "\n".join([opening, *filter(None, parts), "</section>"])
 
 
@@ -236,8 +242,10 @@ def _list(points: Iterable[str]) -> str:
 
 
 def _terms(terms: Iterable[tuple[str, str]]) -> str:
-    lines = "\n".join(f"<dt>{_text(term)}</dt><dd>{_text(meaning)}</dd>" for term, meaning in terms)
-    return f"<dl>\n{lines}\n</dl>" if lines else ""
+    pairs = list(terms)
+    lines = "\n".join(f"<dt>{_text(term)}</dt><dd>{_text(meaning)}</dd>" for term, meaning in pairs)
+    short = all(len(term) <= _SHORT and len(meaning) <= _SHORT for term, meaning in pairs)
+    return f"<dl{' class={0}short{0}'.format(chr(34)) if short else ''}>\n{lines}\n</dl>" if lines else ""
 
 
 def _comparison(comparison: Comparison, quality: int) -> str:
@@ -258,7 +266,8 @@ def _comparison(comparison: Comparison, quality: int) -> str:
 def _figure(figure: Figure, quality: int, *, enlarge: bool = False, place: str = "") -> str:
     image = figure.image if isinstance(figure.image, EncodedImage) else _as_jpeg(figure.image, quality)
     source = f"data:{_text(image.media_type)};base64,{base64.b64encode(image.data).decode('ascii')}"
-    shown = f'<img src="{source}" alt="{_text(figure.alt)}" width="{image.width}" height="{image.height}">'
+    kind = ' class="on-white"' if figure.on_white else ""
+    shown = f'<img{kind} src="{source}" alt="{_text(figure.alt)}" width="{image.width}" height="{image.height}">'
     if enlarge:
         caption = figure.caption or figure.alt
         shown = f'<details class="enlarge"><summary data-caption="{_text(caption)}">{shown}</summary></details>'

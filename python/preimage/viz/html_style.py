@@ -31,6 +31,7 @@ dl {
   margin: 1.5rem 0 0;
 }
 section dl { margin: 0 0 0.75rem; }
+.short { grid-template-columns: repeat(2, max-content minmax(0, 1fr)); }
 dt { font-weight: 600; }
 dd { margin: 0; color: var(--quiet); overflow-wrap: anywhere; }
 .row { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 0.75rem; }
@@ -38,6 +39,8 @@ dd { margin: 0; color: var(--quiet); overflow-wrap: anywhere; }
 .window figure { min-width: 75rem; }
 .page { overflow-x: auto; }
 .page figure { min-width: 48rem; }
+.page img { width: auto; max-width: 100%; }
+.narrow { max-width: 44rem; }
 .points { max-width: 44rem; margin: 1.25rem 0 0; padding-left: 1.2rem; }
 section .points { margin: 0 0 0.75rem; }
 .points li { margin-bottom: 0.4rem; }
@@ -45,6 +48,9 @@ section .points { margin: 0 0 0.75rem; }
 .column { display: grid; grid-template-columns: minmax(0, 1fr); gap: inherit; align-content: start; }
 figure { margin: 0; min-width: 0; }
 img { display: block; width: 100%; height: auto; border-radius: 4px; background: var(--box); }
+@media (prefers-color-scheme: dark) {
+  .on-white { filter: invert(0.91) hue-rotate(180deg); }
+}
 figcaption, .note { font-size: 0.875rem; color: var(--quiet); margin-top: 0.35rem; overflow-wrap: anywhere; }
 .note { margin-bottom: 0; }
 .scroll { overflow-x: auto; margin-top: 2.5rem; }
@@ -53,6 +59,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-
 caption { text-align: left; font-weight: 600; font-size: 1.1rem; padding-bottom: 0.6rem; }
 section caption { font-size: 1rem; padding-bottom: 0.3rem; }
 th, td { text-align: right; padding: 0.4rem 0 0.4rem 1.75rem; border-bottom: 1px solid var(--line); }
+td { white-space: nowrap; }
 th:first-child { text-align: left; padding-left: 0; }
 thead th { color: var(--quiet); font-weight: 500; font-size: 0.875rem; vertical-align: bottom; }
 tbody th { font-weight: 500; }
@@ -70,7 +77,7 @@ footer {
 /* A page of several parts: each begins with a rule and a large heading. */
 .part { margin-top: 3.5rem; padding-top: 1.5rem; border-top: 1px solid var(--line); }
 .part h2 { font-size: 1.6rem; line-height: 1.2; letter-spacing: -0.01em; margin: 0 0 0.6rem; overflow-wrap: anywhere; }
-.contents { margin: 1.5rem 0 0; padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: 0.4rem 1.25rem; }
+.contents { margin: 1.25rem 0 0; padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: 0.4rem 1.25rem; }
 .numbers { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 1rem; margin: 1.25rem 0; padding: 0; }
 .numbers li { list-style: none; border-top: 2px solid var(--mark); padding-top: 0.5rem; }
 .numbers strong { display: block; font-size: 1.75rem; line-height: 1.2; font-weight: 600; letter-spacing: -0.01em; }
@@ -115,7 +122,7 @@ summary:focus-visible, a:focus-visible, button:focus-visible, .slider input:focu
   margin: -1rem 0 0 -1rem; border-radius: 50%; background: #fff; color: #20242c; text-align: center;
   font: 1.2rem/2rem sans-serif; box-shadow: 0 0 0 1px rgb(0 0 0 / 35%), 0 1px 4px rgb(0 0 0 / 35%);
 }
-.slider figcaption { display: flex; justify-content: space-between; gap: 0.5rem; }
+.slider figcaption { display: flex; justify-content: space-between; gap: 0.5rem; white-space: nowrap; }
 .slider button {
   font: inherit; color: var(--mark); background: none; border: 0; padding: 0; cursor: pointer;
   text-decoration: underline;
@@ -129,7 +136,7 @@ details.more > summary { cursor: pointer; font-weight: 500; }
 .prose p, .prose ul, .prose pre { margin: 0 0 0.75rem; }
 .prose .scroll { margin-bottom: 0.75rem; }
 .prose table { font-size: 0.9rem; width: 100%; }
-.prose td, .prose th { text-align: left; vertical-align: top; }
+.prose td, .prose th { text-align: left; vertical-align: top; white-space: normal; }
 .prose td { padding-left: 1rem; min-width: 6rem; }
 
 @media (max-width: 34rem) {
@@ -147,6 +154,9 @@ details.more > summary { cursor: pointer; font-weight: 500; }
   .numbers strong { font-size: 1.5rem; }
   dl { grid-template-columns: minmax(0, 1fr); gap: 0; }
   dd { margin-bottom: 0.6rem; }
+  .short { grid-template-columns: max-content minmax(0, 1fr); gap: 0.2rem 1rem; }
+  .short dd { margin: 0; }
+  table { font-size: 0.9rem; }
   th, td { padding-left: 0.8rem; }
 }
 @media print {
@@ -181,7 +191,7 @@ for (const box of document.querySelectorAll(".comparison[data-slider]")) {
   edge.className = "edge";
   Object.assign(range, { type: "range", min: 0, max: 100, step: 1, value: 50 });
   range.setAttribute("aria-label", box.dataset.slider);
-  label.textContent = "Drag to compare";
+  label.textContent = "Compare";
   button.type = "button";
   const show = () => frame.style.setProperty("--cut", range.value + "%");
   const enlarge = (large) => {
