@@ -16,7 +16,7 @@ from preimage.reports.error_sections import budget_sections, perturb_sections
 from preimage.reports.options import STEPS, Options, Part, ReportScore, left_out
 from preimage.reports.pictures import Picture, drawn_pictures, ranked_sections, sample_sections
 from preimage.reports.sources import InverterSource, validation_images
-from preimage.reports.training_sections import training_sections
+from preimage.reports.training_sections import card_sections, training_sections
 from preimage.representations import Representation
 from preimage.representations.registry import class_of
 from preimage.spec import Spec
@@ -35,7 +35,7 @@ def inverter_part(source: InverterSource, options: Options, steps: ProgressCount
     """Return the part of a report about an inverter or a training run, see `preimage.report`."""
     notes: list[str] = []
     spec = source.inverter.spec
-    score = ReportScore(source=source.name, representation=features_name(spec), inverter=source.name, images=0)
+    score = ReportScore(source=source.path, representation=features_name(spec), inverter=source.path, images=0)
     sections = [Section(source.name, kind="part"), about_inverter(source)]
     sections += training_sections(source, notes)
     steps.add(1)
@@ -43,15 +43,16 @@ def inverter_part(source: InverterSource, options: Options, steps: ProgressCount
     if images:
         assert source.representation is not None  # or there is a problem
         reconstructor = Reconstructor(source.representation, source.inverter, options.device)
-        compared = _compared(source.representation, source.inverter, images, options)
+        side = reconstructor.side(options.size, _side(source, options))
+        compared = _compared(source.representation, source.inverter, images, side, options)
         score = _score(score, compared, spec)
         sections[0] = Section(source.name, numbers=score_numbers(score), kind="part")
         sections.append(_errors(compared, score, spec))
-        notes += [note for note in compared.notes if "plot" not in note]
+        options.skipped.extend(compared.skipped)
+        notes += [note for note in compared.notes if not note.startswith("The plot")]  # it is not shown here
         if options.database is None:
             notes.append("The nearest neighbor is left out: no database of other photographs was given.")
         steps.add(1)
-        side = reconstructor.side(options.size)
 
         def pictures(indices: list[int]) -> list[Picture]:
             return drawn_pictures(reconstructor, [images[index] for index in indices], side)
@@ -61,14 +62,15 @@ def inverter_part(source: InverterSource, options: Options, steps: ProgressCount
         sections += sample_sections(reconstructor, images, side, options, notes)
         sections += budget_sections(reconstructor, images, side, options.batch_size, notes)
         steps.add(1)
-        sections += perturb_sections(source, images, options, notes)
+        sections += perturb_sections(source, images, side, options, notes)
         steps.add(STEPS - 4)
     else:
         notes.append(f"Errors, reconstructions, samples and the parts of the error are left out: {problem}.")
-        sections += perturb_sections(source, [], options, notes)
+        sections += perturb_sections(source, [], _SIDE, options, notes)
         steps.add(STEPS - 1)
+    sections += card_sections(source, notes)
     lead = f"How well photographs are reconstructed from {title_of(spec)} features alone."
-    return Part(score=score, lead=lead, sections=(*sections, *left_out(notes)), notes=tuple(notes))
+    return Part(name=source.name, score=score, lead=lead, sections=(*sections, *left_out(notes)), notes=tuple(notes))
 
 
 def features_name(spec: Spec) -> str:
@@ -109,8 +111,14 @@ def _images(source: InverterSource, options: Options) -> tuple[Sequence[ImageSou
         return [], str(error)
 
 
+def _side(source: InverterSource, options: Options) -> int:
+    """Return the default side of images in pixels: that of the training, for the run's own validation images."""
+    trained = source.inverter.training_notes.get("size")
+    return trained if options.images is None and isinstance(trained, int) else _SIDE
+
+
 def _compared(
-    representation: Representation, inverter: Inverter, images: Sequence[ImageSource], options: Options
+    representation: Representation, inverter: Inverter, images: Sequence[ImageSource], side: int, options: Options
 ) -> CompareSummary:
     """Compare the inverter with the nearest neighbor, if there is a database; the study's own files are not kept."""
     with tempfile.TemporaryDirectory(prefix="preimage-report-") as folder:
@@ -121,7 +129,7 @@ def _compared(
             methods=("ours",) if options.database is None else ("ours", "nearest"),
             inverter=inverter,
             database=options.database,
-            size=options.size,
+            size=side,
             seed=options.seed,
             show_count=1,
             batch_size=options.batch_size,

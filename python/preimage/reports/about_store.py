@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from preimage.facts import fact_label, fact_text
+from preimage.facts import fact_text
 from preimage.inverters import Inverter
 from preimage.io import ImageSource, decode_image, resize_and_center_crop
 from preimage.metrics import SMALLEST_FOR_SSIM, Originals
@@ -38,15 +38,26 @@ from preimage.studies.published import Published, published
 from preimage.viz.html import Comparison, Figure, Section, Table
 
 _MOST_READ = 1000  # images whose features are read for the statistics
-_FACTS = ("kind", "bytes", "shards", "checksum", "spec", "images", "dtype", "sizes", "different_sizes", "first_keys")
+_FACTS = {  # facts of `preimage.info`, with their labels
+    "spec": "Spec",
+    "images": "Images",
+    "sizes": "Height × width, pixels",
+    "different_sizes": "Different sizes",
+    "first_keys": "First keys",
+    "kind": "Kind of file",
+    "shards": "Shards",
+    "dtype": "Stored as",
+    "bytes": "Size on disk",
+    "checksum": "Checksum",
+}
 
 
 def store_part(source: StoreSource, options: Options, steps: ProgressCounter) -> Part:
     """Return the part of a report about a feature store, see `preimage.report`."""
     store, notes = source.store, list[str]()
     spec = store.spec
-    score = ReportScore(source=source.name, representation=features_name(spec), inverter="", images=len(store))
-    facts = [(fact_label(name), fact_text(name, source.facts[name])) for name in _FACTS]
+    score = ReportScore(source=source.path, representation=features_name(spec), inverter="", images=len(store))
+    facts = list(_facts(source))
     sections = [Section("Features", terms=facts, kind="subsection"), _statistics(store)]
     steps.add(1)
     heading = Section(source.name, kind="part")
@@ -74,10 +85,16 @@ def store_part(source: StoreSource, options: Options, steps: ProgressCounter) ->
         steps.add(STEPS - 3)
     else:
         steps.add(STEPS - 1)
-    notes.append("A training run, samples and the parts of the error are not of a store: report on its inverter.")
+    notes.append("Training, samples and the parts of the error belong to an inverter: name it among the sources.")
     sections += left_out(notes)
     lead = f"What a feature store of {title_of(spec)} contains, and what can be reconstructed from it."
-    return Part(score=score, lead=lead, sections=(heading, *sections), notes=tuple(notes))
+    return Part(name=source.name, score=score, lead=lead, sections=(heading, *sections), notes=tuple(notes))
+
+
+def _facts(source: StoreSource) -> Iterator[tuple[str, str]]:
+    for name, label in _FACTS.items():
+        if source.facts[name] is not None and (name, source.facts[name]) != ("different_sizes", 1):
+            yield label, fact_text(name, source.facts[name]).replace("`", "")
 
 
 def _statistics(store: FeatureStore) -> Section:
@@ -114,7 +131,7 @@ def _statistics(store: FeatureStore) -> Section:
     shapes = sorted({tuple(store[index].shape) for index in read})
     several = "" if len(shapes) == 1 else f", of {len(shapes)} different shapes"
     text = f"Of {len(read):,} images{several}, the first {' × '.join(map(str, store[read[0]].shape))} numbers."
-    return Section("Statistics", text=[text], tables=[Table("", ["value", ""], rows)], kind="subsection")
+    return Section("Statistics", text=[text], tables=[Table("", ["statistic", "value"], rows)], kind="subsection")
 
 
 def _inverter(source: StoreSource, options: Options, notes: list[str]) -> tuple[Inverter, str] | None:

@@ -76,7 +76,7 @@ class _Perturbed:
 
 
 def perturb_sections(
-    source: InverterSource, images: Sequence[ImageSource], options: Options, notes: list[str]
+    source: InverterSource, images: Sequence[ImageSource], side: int, options: Options, notes: list[str]
 ) -> Iterator[Section]:
     """Yield the section about perturbed features, measured or of an earlier study; or say in `notes` why not."""
     where = ""
@@ -84,7 +84,7 @@ def perturb_sections(
     if options.perturbations:
         if not images:
             return  # the reason has been stated
-        rows = _measured(source, images, options, notes)
+        rows = _measured(source, images, side, options, notes)
     else:
         for folder in _FOLDERS:
             path = source.folder / folder / _TABLE
@@ -123,7 +123,7 @@ def perturb_sections(
 
 
 def _measured(
-    source: InverterSource, images: Sequence[ImageSource], options: Options, notes: list[str]
+    source: InverterSource, images: Sequence[ImageSource], side: int, options: Options, notes: list[str]
 ) -> list[_Perturbed]:
     assert source.representation is not None  # or there are no images
     measured = measure_layers(
@@ -132,7 +132,7 @@ def _measured(
         network=source.representation,
         show=None,
         show_count=1,
-        size=256 if options.size is None else options.size,
+        size=side,
         tile=64,
         batch_size=options.batch_size,
         device=options.device,

@@ -73,12 +73,14 @@ class Part:
     """The part of a report about one source.
 
     Attributes:
+        name: Name of the source on the page.
         score: Scores of the source.
         lead: Sentence that says what the source is.
         sections: Sections of the page.
         notes: Sentences about what is left out, with the reason.
     """
 
+    name: str
     score: ReportScore
     lead: str
     sections: tuple[Section, ...]

@@ -17,7 +17,7 @@ from preimage.pipelines.image_writer import output_folder
 from preimage.reports.about_inverter import inverter_part
 from preimage.reports.about_store import store_part
 from preimage.reports.options import STEPS, Options, Part, ReportScore
-from preimage.reports.sources import InverterSource, open_source
+from preimage.reports.sources import InverterSource, labeled, open_source
 from preimage.studies.base import NORMALIZED_ERROR, ProgressCounter, check_at_least
 from preimage.studies.feature_perturbations import Perturbation, parse_perturbations
 from preimage.studies.layers_rows import Networks
@@ -127,7 +127,7 @@ def report(
     paths = [sources] if isinstance(sources, str | PathLike) else list(sources)
     if not paths:
         raise ValueError("sources must have at least one inverter, training run or feature store, got none")
-    opened = [open_source(path, network) for path in paths]
+    opened = labeled([open_source(path, network) for path in paths])
     listing = None if images is None else decodable_listing(images, skip_bad=skip_bad)
     skipped = [] if listing is None else list(listing.skipped)
     options = Options(
@@ -166,7 +166,7 @@ def report(
 
 
 def _page(parts: Sequence[Part], title: str | None, command: str) -> str:
-    names = [part.score.source for part in parts]
+    names = [part.name for part in parts]
     remarks = [f"{NORMALIZED_ERROR}."] * any(part.score.error is not None for part in parts)
     remarks += [PUBLISHED_NOTE] * any(part.score.published is not None for part in parts)
     sections = [section for part in parts for section in part.sections]
@@ -190,15 +190,16 @@ def _title(section: Section) -> str:
 
 
 def _overview(parts: Sequence[Part]) -> Table:
-    header = ["source", "features", "images", "normalized error", "95 % interval", "mean image", "PSNR, dB", "SSIM"]
+    header = ["source", "normalized error", "95 % interval", "mean image", "PSNR, dB", "SSIM"]
     published = any(part.score.published is not None for part in parts)
     rows = []
     for part in parts:
         score = part.score
-        rows.append([score.source, score.representation, f"{score.images:,}", *_cells(score)])
+        rows.append([part.name, *_cells(score)])
         if published:
             rows[-1].append("" if score.published is None else f"{score.published:.2f}")
-    return Table("Overview", header + ["paper"] * published, rows)
+        rows[-1] += [f"{score.images:,}", score.representation]
+    return Table("Overview", [*header, *["paper"] * published, "images", "features"], rows)
 
 
 def _cells(score: ReportScore) -> list[str]:

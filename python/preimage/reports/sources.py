@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from os import PathLike
+from collections.abc import Sequence
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ class InverterSource:
     """An inverter, or a training run.
 
     Attributes:
-        name: Name or folder as given.
+        name: Name on the page.
+        path: Name or folder as given.
         folder: Folder of its files.
         facts: Facts of `preimage.info`.
         inverter: The inverter.
@@ -37,6 +39,7 @@ class InverterSource:
     """
 
     name: str
+    path: str
     folder: Path
     facts: dict[str, Any]
     inverter: Inverter
@@ -49,17 +52,22 @@ class StoreSource:
     """A feature store.
 
     Attributes:
-        name: Path as given.
+        name: Name on the page.
+        path: Path as given.
         facts: Facts of `preimage.info`.
         store: The store.
     """
 
     name: str
+    path: str
     facts: dict[str, Any]
     store: FeatureStore
 
 
-def open_source(path: str | PathLike[str], network: Networks = ()) -> InverterSource | StoreSource:
+Source = InverterSource | StoreSource
+
+
+def open_source(path: str | PathLike[str], network: Networks = ()) -> Source:
     """Open an inverter, a training run or a feature store.
 
     Args:
@@ -72,14 +80,14 @@ def open_source(path: str | PathLike[str], network: Networks = ()) -> InverterSo
         FileNotFoundError: There is no such source.
     """
     facts = info(path)
-    name = str(Path(path)) if isinstance(path, PathLike) else path
+    name = fspath(path)
     if facts["kind"] == "inverter":
         inverter = Inverter.load(facts["path"])
         try:
             representation = rows_for(inverter, network)[0].representation
         except (ValueError, OSError, ImportError) as error:
-            return InverterSource(name, facts["path"], facts, inverter, None, " ".join(str(error).split()))
-        return InverterSource(name, facts["path"], facts, inverter, representation)
+            return InverterSource(name, name, facts["path"], facts, inverter, None, " ".join(str(error).split()))
+        return InverterSource(name, name, facts["path"], facts, inverter, representation)
     if facts["kind"] not in _STORES:
         raise ValueError(
             f"{path}: is {_article(facts['kind'])}, but a report is about an inverter, a training run or a finished "
@@ -88,7 +96,14 @@ def open_source(path: str | PathLike[str], network: Networks = ()) -> InverterSo
     store = FeatureStore(path)
     if not len(store):
         raise ValueError(f"{path}: contains no images: there is nothing to report")
-    return StoreSource(name, facts, store)
+    return StoreSource(name, name, facts, store)
+
+
+def labeled(sources: Sequence[Source]) -> list[Source]:
+    """Return the sources with their last folder as their name, where it is not that of two of them."""
+    names = [Path(source.path).name or source.path for source in sources]
+    unique = [name if names.count(name) == 1 else source.path for name, source in zip(names, sources, strict=True)]
+    return [dataclasses.replace(source, name=name) for source, name in zip(sources, unique, strict=True)]
 
 
 def _article(kind: str) -> str:

@@ -1,4 +1,4 @@
-"""Describe how an inverter was trained: settings, model card and learning curve."""
+"""Describe how an inverter was trained: settings, learning curve and model card."""
 
 from __future__ import annotations
 
@@ -24,11 +24,8 @@ def training_sections(source: InverterSource, notes: list[str]) -> Iterator[Sect
     """Yield the sections; sentences about those that are left out are added to `notes`."""
     training = source.facts["training"] or {}
     terms = list(_facts(training))
-    card = model_card(source.folder)
-    if not card:
-        notes.append(f"The model card is left out: there is no {MODEL_CARD} in the folder.")
-    if terms or card:
-        yield Section("Training", terms=terms, details=[("Model card", card)] if card else [], kind="subsection")
+    if terms:
+        yield Section("Training", terms=terms, kind="subsection")
     else:
         notes.append("How the inverter was trained is left out: its file does not say.")
     yield from _learning_curve(source.folder, notes)
@@ -52,6 +49,14 @@ def _facts(training: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield label[0].upper() + label[1:], text
 
 
+def card_sections(source: InverterSource, notes: list[str]) -> Iterator[Section]:
+    """Yield the section with the model card, collapsed; or say in `notes` that there is none."""
+    if card := model_card(source.folder):
+        yield Section("Model card", details=[(f"{MODEL_CARD} of {source.name}", card)], kind="subsection")
+    else:
+        notes.append(f"The model card is left out: there is no {MODEL_CARD} in the folder.")
+
+
 def _learning_curve(folder: Path, notes: list[str]) -> Iterator[Section]:
     path = folder / METRICS
     lines = read_metrics(path)
@@ -63,7 +68,7 @@ def _learning_curve(folder: Path, notes: list[str]) -> Iterator[Section]:
         )
         return
     panels = []
-    for name, title in (("error", "Normalized error on validation images"), ("loss", "Training loss")):
+    for name, title in (("loss", "Training loss"), ("error", "Normalized error on validation images")):
         x, y = _values(lines, name)
         if x:
             _, floors = _values(lines, "mean_image_error")

@@ -41,6 +41,7 @@ dd { margin: 0; color: var(--quiet); overflow-wrap: anywhere; }
 .page figure { min-width: 48rem; }
 .page img { width: auto; max-width: 100%; }
 .narrow { max-width: 44rem; }
+.page + .columns { margin-top: 0.75rem; }
 .points { max-width: 44rem; margin: 1.25rem 0 0; padding-left: 1.2rem; }
 section .points { margin: 0 0 0.75rem; }
 .points li { margin-bottom: 0.4rem; }
@@ -77,7 +78,9 @@ footer {
 /* A page of several parts: each begins with a rule and a large heading. */
 .part { margin-top: 3.5rem; padding-top: 1.5rem; border-top: 1px solid var(--line); }
 .part h2 { font-size: 1.6rem; line-height: 1.2; letter-spacing: -0.01em; margin: 0 0 0.6rem; overflow-wrap: anywhere; }
-.contents { margin: 1.25rem 0 0; padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: 0.4rem 1.25rem; }
+.contents {
+  margin: 1.25rem 0 1.75rem; padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: 0.4rem 1.25rem;
+}
 .numbers { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 1rem; margin: 1.25rem 0; padding: 0; }
 .numbers li { list-style: none; border-top: 2px solid var(--mark); padding-top: 0.5rem; }
 .numbers strong { display: block; font-size: 1.75rem; line-height: 1.2; font-weight: 600; letter-spacing: -0.01em; }
@@ -138,6 +141,7 @@ details.more > summary { cursor: pointer; font-weight: 500; }
 .prose table { font-size: 0.9rem; width: 100%; }
 .prose td, .prose th { text-align: left; vertical-align: top; white-space: normal; }
 .prose td { padding-left: 1rem; min-width: 6rem; }
+.prose td:first-child { padding-left: 0; }
 
 @media (max-width: 34rem) {
   .row { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0.5rem; }

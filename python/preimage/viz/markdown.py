@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable
 
 _INLINE = (
-    (re.compile(r"`([^`]+)`"), r"<code>\1</code>"),
     (re.compile(r"\*\*([^*]+)\*\*"), r"<strong>\1</strong>"),
     (re.compile(r"(?<![\w*])\*([^*\s][^*]*)\*(?![\w*])"), r"<em>\1</em>"),
     (re.compile(r"\[([^\]]+)\]\([^)]*\)"), r"\1"),  # the text of a link: a page must not load or open anything
 )
+_CODE = re.compile(r"`([^`]+)`")
+_HELD = re.compile("\0([0-9]+)\0")  # the place of a code span, in which there is no bold or italic text
 _RULE = re.compile(r"\|?[\s:|-]+\|?")
 _ITEM = re.compile(r"\s*[-*] +")
 _HEADING = re.compile(r"(#{1,6}) +(.*)")
@@ -82,7 +83,13 @@ def _table(lines: list[str]) -> str:
 
 
 def _inline(text: str) -> str:
-    text = html.escape(text.strip())
+    codes: list[str] = []
+
+    def hold(code: re.Match[str]) -> str:
+        codes.append(f"<code>{code[1]}</code>")
+        return f"\0{len(codes) - 1}\0"
+
+    text = _CODE.sub(hold, html.escape(text.strip().replace("\0", "")))
     for pattern, replacement in _INLINE:
         text = pattern.sub(replacement, text)
-    return text
+    return _HELD.sub(lambda held: codes[int(held[1])], text)
