@@ -39,6 +39,7 @@ from preimage.pipelines.layers import layers
 from preimage.pipelines.sheet import sheet
 from preimage.pipelines.verify import verify
 from preimage.pipelines.weights import convert_weights, import_weights
+from preimage.reports.report import report
 from preimage.representations import describe_representation, list_representations
 from preimage.studies.budget import study_budget
 from preimage.studies.color import study_color
@@ -61,6 +62,7 @@ _PARSED: dict[str, Callable[[str], object]] = {
     "methods": lambda text: tuple(text.split(",")),
     "percentages": lambda text: tuple(_options.parse_numbers(text, "--percentages")),
     "network": lambda texts: texts or (),
+    "perturb": lambda text: tuple(text.split(",")) if text else (),
     "perturbations": lambda text: tuple(text.split(",")),
 }
 
@@ -82,6 +84,7 @@ def test_extract_has_the_same_parameters_with_and_without_summary() -> None:
         (cli.invert, invert, {"representation"}, set()),  # becomes the spec of plain arrays
         (cli.layers, layers, set(), {"weights", "preprocessing", "input_size"}),  # with --param
         (cli.merge, store.merge, set(), set()),
+        (cli.report, report, set(), set()),
         (cli.sheet, sheet, set(), set()),
         (cli.verify, verify, set(), set()),
         (budget_command, study_budget, set(), set()),
