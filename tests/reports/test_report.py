@@ -176,6 +176,25 @@ def test_without_its_validation_images_a_run_is_described_all_the_same(
     assert "<script" not in page
 
 
+@pytest.mark.usefixtures("plots")
+def test_odd_numbers_and_notes_of_a_run_are_shown_or_left_out(tiny: Path, tmp_path: Path) -> None:
+    inverter = Inverter.load(tiny)
+    inverter.training_notes = {"seconds": "<b>", "size": None, "steps": [1, {"a": 2}], "sampler": {"steps": 3}}
+    folder = inverter.save(tmp_path / "odd")
+    huge = f'{{"step": {10**400}, "loss": 1.0}}'
+    lines = ['{"step": 1, "loss": "x"}', '{"step": 2, "loss": 1e300}', huge, '{"step": 3']
+    (folder / "metrics.jsonl").write_text("\n".join(lines))
+    summary = report(folder, tmp_path / "out", device="cpu")
+    page = _text(summary)
+    assert "<dt>Time</dt><dd>&lt;b&gt;</dd>" in page
+    assert any("metrics.jsonl has neither losses nor errors" in note for note in summary.notes)
+    (folder / "metrics.jsonl").write_text(
+        "\n".join(f'{{"step": {step}, "loss": {1 / step}}}' for step in range(1, 400))
+    )
+    summary = report(folder, tmp_path / "out", device="cpu")
+    assert "Learning curve: loss 0.003 at the last step" in _text(summary)
+
+
 def test_a_database_adds_the_nearest_neighbor(tiny: Path, photo_folder: Path, tmp_path: Path) -> None:
     photos = sorted(photo_folder.iterdir())
     summary = report(tiny, tmp_path, images=photos[:4], database=photos[4:9], size=SIDE, device="cpu")

@@ -17,6 +17,7 @@ from preimage.viz.html import EncodedImage, Figure, Section
 from preimage.viz.plots import Panel, draw_panels
 
 _MOST_POINTS = 60  # of a curve; more are averaged
+_LARGEST = 1e12  # of a step or a value; a damaged file may have any number
 _SAME_LOSS = 0.02  # minimum length of the value axis
 
 
@@ -44,7 +45,8 @@ def _facts(training: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in training.items():
         if value is None or isinstance(value, dict):  # the dict is about the sampler
             continue
-        text = f"{value / 60:.1f} minutes" if name == "seconds" else fact_text(name, value)
+        is_time = name == "seconds" and isinstance(value, int | float)
+        text = f"{value / 60:.1f} minutes" if is_time else fact_text(name, value)
         label = _LABELS.get(name, fact_label(name))
         yield label[0].upper() + label[1:], text
 
@@ -73,7 +75,7 @@ def _learning_curve(folder: Path, notes: list[str]) -> Iterator[Section]:
         if x:
             _, floors = _values(lines, "mean_image_error")
             levels = {"mean image": floors[-1]} if name == "error" and floors else {}
-            panels.append(Panel(title, x, y, levels, least_span=_SAME_LOSS))
+            panels.append(Panel(title, _averaged(x), _averaged(y), levels, least_span=_SAME_LOSS))
     if not panels:
         notes.append(f"The learning curve is left out: {METRICS} has neither losses nor errors.")
         return
@@ -88,15 +90,20 @@ def _learning_curve(folder: Path, notes: list[str]) -> Iterator[Section]:
 
 
 def _values(lines: Sequence[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
-    """Return steps and finite values of a quantity, averaged to a number of points that can be told apart."""
-    pairs = [
+    """Return steps and values of a quantity."""
+    found = [
         (float(line["step"]), float(line[name]))
         for line in lines
-        if isinstance(line.get(name), int | float) and np.isfinite(line[name])
+        if isinstance(line.get(name), int | float) and max(abs(line["step"]), abs(line[name])) < _LARGEST
     ]
-    if len(pairs) > _MOST_POINTS:
-        pairs = [tuple(np.mean(part, axis=0)) for part in np.array_split(np.array(pairs), _MOST_POINTS)]
-    return [x for x, _ in pairs], [y for _, y in pairs]
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def _averaged(values: list[float]) -> list[float]:
+    """Return values averaged in runs, so that the points of a curve can be told apart."""
+    if len(values) <= _MOST_POINTS:
+        return values
+    return [float(part.mean()) for part in np.array_split(np.array(values), _MOST_POINTS)]
 
 
 def plot(drawn: Pixels, alt: str) -> Figure:
