@@ -172,7 +172,7 @@ details.more > summary { cursor: pointer; font-weight: 500; }
   .page, .scroll { overflow: visible; }
   .window figure, .page figure { min-width: 0; }
   .part { break-before: page; border-top: 0; margin-top: 0; padding-top: 0; }
-  h2, h3, h4 { break-after: avoid; }
+  h2, h3, h4, .text, .comparison > p { break-after: avoid; }
   figure, .comparison, tr, .numbers { break-inside: avoid; }
   .comparison .images { max-width: 40rem; }
   .page img { max-width: 36rem; }
