@@ -37,6 +37,9 @@ OPTIONAL = {
             "plots",
             "pip install 'preimage[plots]'",
         ),
+        OptionalPackage(
+            "gradio", ("gradio", "fastapi", "uvicorn"), "pages to explore in", "pip install 'preimage[app]'"
+        ),
         OptionalPackage("h5py", ("h5py",), "HDF5 files", "pip install 'preimage[formats]'"),
         OptionalPackage("scipy", ("scipy.io",), "MATLAB files", "pip install 'preimage[formats]'"),
         OptionalPackage("fsspec", ("fsspec",), "images at URLs", "pip install 'preimage[remote]'"),
