@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from preimage import baselines as baselines
     from preimage import nn as nn
     from preimage import reference as reference
+    from preimage.app.server import explore as explore
     from preimage.errors import FileFormatError as FileFormatError
     from preimage.inspection import info as info
     from preimage.installation import doctor as doctor
@@ -106,6 +107,7 @@ _LAZY_NAMES = {
     "describe_representation": "preimage.representations",
     "doctor": "preimage.installation",
     "evaluate": "preimage.pipelines.evaluate",
+    "explore": "preimage.app.server",
     "extract": "preimage.pipelines.extract",
     "hog": "preimage.ops.hog",
     "info": "preimage.inspection",

@@ -18,6 +18,7 @@ import typer
 
 from conftest import Run
 from preimage import cli, store
+from preimage.app.server import explore
 from preimage.cli import _options
 from preimage.cli.study_budget import budget as budget_command
 from preimage.cli.study_color import color as color_command
@@ -79,6 +80,7 @@ def test_extract_has_the_same_parameters_with_and_without_summary() -> None:
         (cli.demo, demo, set(), set()),
         (cli.doctor, doctor, set(), set()),
         (cli.evaluate, evaluate, set(), set()),
+        (cli.explore, explore, set(), {"ready"}),  # printed
         (cli.extract, extract, set(), set()),
         (cli.info, info, set(), set()),
         (cli.invert, invert, {"representation"}, set()),  # becomes the spec of plain arrays

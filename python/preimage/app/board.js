@@ -26,7 +26,7 @@ async function upload(blob, name) {
     say("");
     stopWebcam();
     state.photograph = answer.photograph;
-    if (!isBoard) { one("img").src = URL.createObjectURL(blob); }
+    if (!isBoard) showSecond(URL.createObjectURL(blob));
     element.classList.add("pi-filled");
     send();
   } catch (error) {
@@ -34,6 +34,11 @@ async function upload(blob, name) {
   } finally {
     element.classList.remove("pi-busy");
   }
+}
+
+function showSecond(url) {
+  one("img").src = url;
+  one("img").hidden = false;
 }
 
 const files = one("input[type=file]");

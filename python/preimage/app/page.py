@@ -205,6 +205,7 @@ class Page:
             )
             spread = gr.Slider(0, 2, 1, step=0.1, label="Spread", elem_id="spread")
             draw = gr.Button("Draw samples", elem_id="draw", size="sm")
+        drawn = gr.State(0)
         self._largest = largest
         changes = [position, spherical, dropout, smallest, largest, binarize, kept, parts, seed]
         inputs = [self._inverter, self._board, self._other, *changes]
@@ -234,7 +235,7 @@ class Page:
             [self._board, self._samples],
             **one_at_a_time,
         )
-        draw.click(self._draw, [*inputs, spread], [self._board, self._samples], **one_at_a_time)
+        draw.click(self._draw, [*inputs, spread, drawn], [self._board, self._samples, drawn], **one_at_a_time)
 
     def _choose(self, inverter: str) -> list[Any]:
         """Return the controls that the inverter has."""
@@ -255,10 +256,13 @@ class Page:
         return self._guarded(values, lambda settings: "")
 
     def _draw(self, *values: Any) -> list[Any]:
-        *given, spread = values
-        return self._guarded(
-            given, lambda settings: samples_html(*self._explorer.sample(settings, spread=float(spread)))
-        )
+        """Draw other samples than the last time."""
+        *given, spread, seed = values
+
+        def draw(settings: Settings) -> str:
+            return samples_html(*self._explorer.sample(settings, spread=float(spread), seed=seed))
+
+        return [*self._guarded(given, draw), seed + 1]
 
     def _guarded(self, values: Any, below: Callable[[Settings], str]) -> list[Any]:
         """Return the pictures of the board and the HTML below it, or the sentence of an error."""

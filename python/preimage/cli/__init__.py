@@ -15,6 +15,7 @@ from preimage.cli.convert import convert
 from preimage.cli.demo import demo
 from preimage.cli.doctor import doctor
 from preimage.cli.evaluate import evaluate
+from preimage.cli.explore import explore
 from preimage.cli.extract import extract
 from preimage.cli.info import info
 from preimage.cli.invert import invert
@@ -37,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (
-    *(demo, extract, invert, train, evaluate, compare, report, sheet),
+    *(demo, extract, invert, train, evaluate, compare, report, sheet, explore),
     *(representations, layers, info, verify, convert, merge, doctor),
 ):
     app.command(cls=Command)(_command)
