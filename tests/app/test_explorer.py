@@ -23,7 +23,7 @@ from preimage.io import encode_png
 from preimage.io.images import resize_and_center_crop
 from preimage.keypoints import Keypoints
 from preimage.studies.feature_paths import feature_path
-from preimage.studies.feature_perturbations import binarize, dropout, drop_smallest
+from preimage.studies.feature_perturbations import binarize, drop_smallest, dropout
 from toys import NETWORKS, SIDE, ToyMaps, ToyVectors, introduce
 
 _SIZE = 64
@@ -142,7 +142,7 @@ def test_samples_differ_and_have_a_map(explorer: Explorer, pair: tuple[str, str]
     alike, dark = explorer.sample(settings, spread=0.0)
     assert all(np.array_equal(alike[0], one) for one in alike)
     assert dark.mean() < deviation.mean()
-    with pytest.raises(ValueError, match="cannot sample.*hog-compact"):
+    with pytest.raises(ValueError, match=r"cannot sample.*hog-compact"):
         explorer.sample(Settings("lbp-compact", pair[0]))
 
 
@@ -275,5 +275,5 @@ def test_inverters_are_checked_at_once(tmp_path: Path) -> None:
         Explorer("no-such")
     with pytest.raises(FileFormatError, match=r"config\.json"):
         Explorer(tmp_path)
-    with pytest.raises(ValueError, match="size.*2000"):
+    with pytest.raises(ValueError, match=r"size.*2000"):
         Explorer(size=2000)

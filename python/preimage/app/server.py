@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -24,6 +25,10 @@ from preimage.studies.layers_rows import Networks
 
 _ANY = ("0.0.0.0", "::", "")  # addresses of all interfaces
 _STARTING = 60.0  # seconds
+_ENVIRONMENT = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**9),  # events until it sums up their times
+}
 
 
 def explore(
@@ -105,21 +110,34 @@ def serving(explorer: Explorer, sock: socket.socket, host: str) -> Iterator[None
         RuntimeError: The server does not start.
     """
     uvicorn: Any = import_optional("gradio", "uvicorn")
+    servers: list[Any] = []
+    problems: list[Exception] = []
+
+    async def serve(folder: str) -> None:
+        app = application(explorer, folder, host)  # here, because gradio would leave event loops of its own behind
+        config = uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=1, ws="none")
+        servers.append(uvicorn.Server(config))
+        await servers[0].serve(sockets=[sock])
+
+    def run(folder: str) -> None:
+        try:
+            asyncio.run(serve(folder))
+        except Exception as error:
+            problems.append(error)
+
     with tempfile.TemporaryDirectory(prefix="preimage-explore-") as folder:
-        app = application(explorer, folder, host)
-        config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=1, ws="none")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([sock],), daemon=True, name="preimage explore")
+        thread = threading.Thread(target=run, args=(folder,), daemon=True, name="preimage explore")
         thread.start()
         try:
             limit = time.monotonic() + _STARTING
-            while not server.started:
+            while not (servers and servers[0].started):
                 if not thread.is_alive() or time.monotonic() > limit:
-                    raise RuntimeError("the server of the page does not start")
+                    raise RuntimeError("the server of the page does not start") from next(iter(problems), None)
                 time.sleep(0.01)
             yield
         finally:
-            server.should_exit = True
+            for server in servers:
+                server.should_exit = True
             thread.join(timeout=10)
 
 
@@ -147,8 +165,8 @@ def application(explorer: Explorer, folder: str, host: str) -> Guard:
     # Annotations are text in this module, which FastAPI could not resolve here.
     add.__annotations__["request"] = fastapi.Request
     app.post("/photographs")(add)
-    page = Page(explorer)
-    with _environment({"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SSR_MODE": "False"}):
+    with _environment({**_ENVIRONMENT, "GRADIO_TEMP_DIR": folder}):
+        page = Page(explorer)
         options = {"run_history": False, "ssr_mode": False, "pwa": False, "mcp_server": False, "show_error": False}
         app = gradio.mount_gradio_app(app, page.blocks, "/", max_file_size=1, **options, **page.launch_options())
     hosts = {host, *LOCAL_HOSTS} if host in (*LOCAL_HOSTS, *_ANY) else {host}
