@@ -186,6 +186,16 @@ def test_extraction_and_commands(tmp_path: Path) -> None:
         assert read(tmp_path / name)
 
 
+def test_explore(tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    import bench_explore  # noqa: PLC0415
+
+    assert bench_explore.main(["--quick", "-o", str(tmp_path), "--inverter", "hog-compact"]) == 0
+    rows = read(tmp_path / "explore-cpu.csv")
+    assert [row["way"] for row in rows] == ["library", "page"] * 6
+    assert len({row["change"] for row in rows}) == 6
+
+
 def test_samples(tmp_path: Path) -> None:
     import bench_samples  # noqa: PLC0415
 

@@ -210,9 +210,11 @@ function startBoard() {
       image.hidden = !pictures[name];
       one(`.pi-${name} .pi-caption`).textContent = pictures.captions[name];
     }
+    one(".pi-pin").src = pictures.reconstruction;
     element.classList.toggle("pi-vectors", !pictures.is_map);
-    element.dataset.version = String(Number(element.dataset.version || 0) + 1);
   };
+  const seen = ([entry]) => element.classList.toggle("pi-away", state.photograph !== "" && !entry.isIntersecting);
+  new IntersectionObserver(seen).observe(one(".pi-reconstruction"));
   watch("pictures", show);
   show();
 }

@@ -167,6 +167,11 @@ class Page:
             # Fonts of the system: a name that gradio knows would be loaded from another host.
             font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
             font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
+        ).set(
+            button_primary_background_fill="*primary_700",  # white text on the lighter ones is hard to read
+            button_primary_background_fill_dark="*primary_700",
+            button_primary_background_fill_hover="*primary_800",
+            button_primary_background_fill_hover_dark="*primary_800",
         )
         return {"theme": theme, "css": asset("page.css"), "footer_links": []}
 
