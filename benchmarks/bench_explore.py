@@ -24,6 +24,7 @@ import torch
 
 from _harness import PHOTOGRAPHS, Run, parser
 from preimage.app import Explorer, Settings
+from preimage.app.page import FULL_BITS
 from preimage.app.server import listening, serving
 from preimage.app.settings import MASK_SIDE, pack_mask
 
@@ -54,6 +55,8 @@ def changes(explorer: Explorer, inverter: str, keys: list[str]) -> dict[str, Cha
         found["positions only"] = lambda before, k: dataclasses.replace(before, parts="positions", kept=50 + k / 10)
         return found
     found |= {
+        "noise": lambda before, k: dataclasses.replace(before, perturbation="noise-40", seed=k + 1),
+        "quantize": lambda before, k: dataclasses.replace(before, perturbation="quantize-3", seed=k + 1),
         "dropout": lambda before, k: dataclasses.replace(before, perturbation="dropout-40", seed=k + 1),
         "drop the smallest": lambda before, k: dataclasses.replace(before, perturbation=f"drop-smallest-{1 + k / 10}"),
         "binarize": lambda before, k: dataclasses.replace(before, perturbation="binarize", seed=k + 1),
@@ -66,7 +69,8 @@ def controls(settings: Settings) -> list[object]:
     steps = dict(step.rpartition("-")[::2] for step in settings.perturbation.split("+") if "-" in step)
     parts = {"all": "everything", "positions": "positions only"}[settings.parts]
     board = json.dumps({"photograph": settings.photograph, "erased": settings.erased})
-    perturbed = [float(steps.get(name, 0)) for name in ("dropout", "drop-smallest", "top")]
+    names = {"noise": 0, "dropout": 0, "drop-smallest": 0, "top": 0, "quantize": FULL_BITS, "scale": 100}
+    perturbed = [float(steps.get(name, unchanged)) for name, unchanged in names.items()]
     binarize = "binarize" in settings.perturbation.split("+")
     place = [settings.inverter, board, settings.other, 100 * settings.position, settings.spherical]
     return [*place, *perturbed, binarize, settings.kept, parts, settings.seed]

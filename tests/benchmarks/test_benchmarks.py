@@ -192,8 +192,8 @@ def test_explore(tmp_path: Path) -> None:
 
     assert bench_explore.main(["--quick", "-o", str(tmp_path), "--inverter", "hog-compact"]) == 0
     rows = read(tmp_path / "explore-cpu.csv")
-    assert [row["way"] for row in rows] == ["library", "page"] * 6
-    assert len({row["change"] for row in rows}) == 6
+    assert [row["way"] for row in rows] == ["library", "page"] * 8
+    assert len({row["change"] for row in rows}) == 8
 
 
 def test_samples(tmp_path: Path) -> None:

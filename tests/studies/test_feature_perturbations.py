@@ -6,11 +6,13 @@ import math
 import re
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
 from preimage.studies.feature_perturbations import (
     Perturbation,
+    add_noise,
     binarize,
     drop_largest,
     drop_smallest,
@@ -18,6 +20,8 @@ from preimage.studies.feature_perturbations import (
     keep_largest,
     parse_perturbation,
     parse_perturbations,
+    quantize,
+    scale,
 )
 
 SHAPES = [(3, 20), (3, 5, 4, 3)]
@@ -220,3 +224,56 @@ def test_own_perturbations_are_combined() -> None:
     assert both(row(1.0, 3.0, 2.0)).tolist() == [[0, -3, -2]]
     assert parse_perturbations([negated, "binarize"])[0] is negated
     assert [one.name for one in parse_perturbations("binarize")] == ["binarize"]
+
+
+@pytest.mark.parametrize("shape", [(3, 40), (3, 5, 6, 4)])
+def test_noise_has_the_deviation_asked_for_and_does_not_depend_on_the_batch(shape: tuple[int, ...]) -> None:
+    features = torch.from_numpy(np.random.default_rng(1).gamma(1.0, 2.0, (3, 5000)).astype(np.float32))
+    noise = add_noise(features, 40, seed=3) - features
+    assert (noise.std(dim=1) / features.std(dim=1)).tolist() == pytest.approx([0.4] * 3, rel=0.05)
+    torch.testing.assert_close(add_noise(features, 80, seed=3) - features, 2 * noise, rtol=1e-3, atol=1e-4)
+    small = features[:, : int(np.prod(shape[1:]))].reshape(shape)
+    whole = add_noise(small, seed=2)
+    assert torch.equal(add_noise(small[1:2], seed=2, first=1), whole[1:2])
+    assert not torch.equal(add_noise(small, seed=3), whole)
+    assert not add_noise(torch.zeros(1, 7)).any()
+
+
+def test_quantized_entries_are_the_nearest_of_evenly_spaced_values() -> None:
+    features = torch.tensor([[0.0, 0.4, 1.1, 1.6, 3.0], [-1.0, 2.0, 2.0, 2.0, 2.0]])
+    assert quantize(features, 2).tolist() == [[0, 0, 1, 2, 3], [-1, 2, 2, 2, 2]]
+    assert quantize(features, 1).tolist() == [[0, 0, 0, 3, 3], [-1, 2, 2, 2, 2]]
+    torch.testing.assert_close(quantize(features, 16), features, rtol=0, atol=3e-5)
+    assert quantize(torch.full((1, 3), 5.0), 1).tolist() == [[5, 5, 5]]
+    assert scale(features, 200).tolist() == (2 * features).tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("noise-20", lambda features: add_noise(features, 20, seed=4)),
+        ("noise", lambda features: add_noise(features, 50, seed=4)),
+        ("quantize", lambda features: quantize(features, 4)),
+        ("scale-150+quantize-3", lambda features: quantize(scale(features, 150), 3)),
+    ],
+)
+def test_noise_bits_and_scales_by_name(name: str, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    features = torch.from_numpy(np.random.default_rng(5).random((2, 9), np.float32))
+    assert torch.equal(parse_perturbation(name)(features, seed=4), function(features))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: parse_perturbation("noise-0"), r"percentage.*0"),
+        (lambda: parse_perturbation("scale-0"), r"percentage.*0"),
+        (lambda: parse_perturbation("quantize-17"), r"bits.*16.*17"),
+        (lambda: parse_perturbation("quantize-2.5"), r"whole.*2\.5"),
+        (lambda: quantize(torch.ones(1, 2), 0), r"bits.*0"),
+        (lambda: add_noise(torch.ones(1, 2), float("inf")), r"percentage.*inf"),
+        (lambda: scale(torch.full((1, 2), float("nan"))), "finite"),
+    ],
+)
+def test_wrong_noise_bits_and_scales_have_a_sentence(call: Callable[[], object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        call()

@@ -19,6 +19,7 @@ from preimage.representations.registry import class_of
 from preimage.viz.deviation_map import MEANING, TITLE
 
 SHOWN_SAMPLES = 4
+FULL_BITS = 9  # position of the slider of bits at which features are not quantized
 
 _LEAD = "What a photograph's features tell about it: the reconstruction is made from the features alone."
 _PARTS = {
@@ -49,12 +50,12 @@ def settings_from(subject: Subject, inverter: str, board: str, other: str, *valu
         inverter: Name of the inverter.
         board: Value of the board: JSON with the key of the photograph and the erased regions.
         other: Key of the second photograph; empty for none.
-        values: Values of the other controls, in the order of `Controls.changes`.
+        values: Values of the other controls, in the order of `changes` in `Page`.
 
     Raises:
         ValueError: A value that no control has.
     """
-    position, spherical, dropout, smallest, largest, binarize, kept, parts, seed = values
+    position, spherical, noise, dropout, smallest, largest, bits, scale, binarize, kept, parts, seed = values
     chosen = json.loads(board) if board else {}
     if not isinstance(chosen, dict) or not all(isinstance(value, str) for value in (*chosen.values(), other)):
         raise ValueError(f"the board must hold a photograph and erased regions, got {board!r:.80}")
@@ -72,9 +73,12 @@ def settings_from(subject: Subject, inverter: str, board: str, other: str, *valu
     if subject.has_keypoints:
         return Settings(**(vars(common) | {"kept": float(kept), "parts": _PARTS[parts]}))
     steps = [
+        *([f"noise-{noise:g}"] if noise else []),
         *([f"dropout-{dropout:g}"] if dropout else []),
         *([f"drop-smallest-{smallest:g}"] if smallest else []),
         *([f"top-{largest:g}"] if largest and not subject.is_map else []),
+        *([f"quantize-{bits:g}"] if bits < FULL_BITS else []),
+        *([f"scale-{scale:g}"] if scale != 100 else []),
         *(["binarize"] if binarize else []),
     ]
     return Settings(**(vars(common) | {"perturbation": "+".join(steps)}))
@@ -183,16 +187,19 @@ class Page:
         self._about = gr.HTML(describe(subject), elem_id="about", apply_default_css=False)
         with gr.Accordion("Perturb the features", open=True):
             with gr.Column(visible=not subject.has_keypoints, elem_id="of-features") as self._of_features:
-                dropout = gr.Slider(0, 99, 0, step=1, label="Dropout, % of all entries", elem_id="dropout")
-                smallest = gr.Slider(0, 99, 0, step=1, label="Drop the smallest, % of the entries", elem_id="smallest")
+                noise = gr.Slider(0, 200, 0, step=1, label="Noise, % of the deviation", elem_id="noise")
+                dropout = gr.Slider(0, 99, 0, step=1, label="Dropout, % of all", elem_id="dropout")
+                smallest = gr.Slider(0, 99, 0, step=1, label="Drop the smallest, %", elem_id="smallest")
                 largest = gr.Slider(
                     0, 100, 0, step=1, label="Keep only the largest", visible=not subject.is_map, elem_id="largest"
                 )
+                bits = gr.Slider(1, FULL_BITS, FULL_BITS, step=1, label=f"Bits ({FULL_BITS}: all)", elem_id="bits")
+                scale = gr.Slider(10, 200, 100, step=5, label="Scale, %", elem_id="scale")
                 binarize = gr.Checkbox(False, label="Binarize: keep only the signs", elem_id="binarize")
             with gr.Column(visible=subject.has_keypoints, elem_id="of-keypoints") as self._of_keypoints:
                 kept = gr.Slider(1, 100, 100, step=1, label="Keypoints kept, %", elem_id="kept")
                 parts = gr.Radio(list(_PARTS), value=next(iter(_PARTS)), label="Kept of each", elem_id="parts")
-            seed = gr.Slider(0, 99, 0, step=1, label="Seed of what is dropped", elem_id="seed")
+            seed = gr.Slider(0, 99, 0, step=1, label="Seed", elem_id="seed")
         with gr.Accordion("Between two photographs", open=False, elem_id="between"):
             self._other = gr.HTML(
                 value="",
@@ -212,7 +219,7 @@ class Page:
             draw = gr.Button("Draw samples", elem_id="draw", size="sm")
         drawn = gr.State(0)
         self._largest = largest
-        changes = [position, spherical, dropout, smallest, largest, binarize, kept, parts, seed]
+        changes = [position, spherical, noise, dropout, smallest, largest, bits, scale, binarize, kept, parts, seed]
         inputs = [self._inverter, self._board, self._other, *changes]
         # Of changes that come faster than they are computed, the last one is computed; one at a time for all browsers.
         one_at_a_time: dict[str, Any] = {

@@ -31,10 +31,11 @@ def perturb(
         typer.Option(
             metavar="NAMES",
             help="Perturbations, separated by commas: binarize, dropout-PERCENT, drop-smallest-PERCENT, "
-            "drop-least-PERCENT, top-COUNT, not-top-COUNT, or several joined by +.",
+            "drop-least-PERCENT, top-COUNT, not-top-COUNT, noise-PERCENT, quantize-BITS, scale-PERCENT, or several "
+            "joined by +.",
         ),
     ] = "binarize,dropout,drop-least,top-5,not-top-5",
-    seed: Annotated[int, typer.Option(help="Random seed of dropout.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of dropout and noise.")] = 0,
     show: Annotated[
         list[str] | None,
         typer.Option(metavar="IMAGES", help="Images on the sheet. Repeatable. Default: the first of IMAGES."),

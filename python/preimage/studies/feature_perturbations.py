@@ -1,8 +1,9 @@
-"""Perturb features: keep only signs, drop entries, or keep only the largest ones.
+"""Perturb features: keep only signs, drop entries, keep only the largest ones, or add noise, quantize and scale.
 
 All functions take features (B, C, h, w) or (B, C), floating point and finite, and return new features of the same
 shape, dtype and device. Each image is perturbed on its own, over all of its entries; an image whose entries are all
-zero stays so. The definitions are those of Dosovitskiy & Brox (CVPR 2016).
+zero stays so. The definitions of `binarize`, `dropout`, `drop_smallest`, `keep_largest` and `drop_largest` are those of
+Dosovitskiy & Brox (CVPR 2016).
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from preimage.studies.base import check_at_least
 
 PERCENTAGE = 50.0
 LARGEST = 5
+BITS = 4
+
+_MOST_BITS = 16
 
 
 def binarize(features: torch.Tensor) -> torch.Tensor:
@@ -93,6 +97,54 @@ def drop_largest(features: torch.Tensor, count: int = LARGEST) -> torch.Tensor:
     return _shaped(entries * ~_largest(entries, count), features)
 
 
+def add_noise(features: torch.Tensor, percentage: float = PERCENTAGE, *, seed: int = 0, first: int = 0) -> torch.Tensor:
+    """Add Gaussian noise to all entries of an image.
+
+    Args:
+        features: Features of a batch of images.
+        percentage: Standard deviation of the noise, in percent of that of the image's entries, above 0. With one seed,
+            noise of another percentage is the same noise scaled.
+        seed: Seed of the noise, at least 0.
+        first: Index of the batch's first image among all images, see `dropout`.
+
+    Raises:
+        ValueError: `percentage`, `seed` or `first` is out of range; features that are not finite.
+    """
+    _check_positive("percentage", percentage)
+    check_at_least(("seed", seed, 0), ("first", first, 0))
+    entries = _entries(features)
+    drawn = np.empty(entries.shape, np.float32)
+    for image, row in enumerate(drawn):
+        np.random.default_rng((seed, first + image)).standard_normal(out=row, dtype=np.float32)
+    deviation = entries.double().std(dim=1, keepdim=True, correction=0)
+    return _shaped(entries + torch.from_numpy(drawn).to(entries.device) * deviation * (percentage / 100), features)
+
+
+def quantize(features: torch.Tensor, bits: int = BITS) -> torch.Tensor:
+    """Round all entries of an image to 2 ** `bits` values, evenly spaced from the smallest entry to the largest.
+
+    Args:
+        features: Features of a batch of images.
+        bits: Bits of an entry, 1 to 16.
+
+    Raises:
+        ValueError: `bits` is out of range; features that are not finite.
+    """
+    if not 1 <= bits <= _MOST_BITS:
+        raise ValueError(f"bits must be from 1 to {_MOST_BITS}, got {bits}")
+    entries = _entries(features)
+    low, high = entries.double().aminmax(dim=1, keepdim=True)
+    step = (high - low) / (2**bits - 1)
+    index = ((entries.double() - low) / step.where(step > 0, 1.0)).round()
+    return _shaped(low + index * step, features)
+
+
+def scale(features: torch.Tensor, percentage: float = PERCENTAGE) -> torch.Tensor:
+    """Multiply all entries by a percentage above 0."""
+    _check_positive("percentage", percentage)
+    return _shaped(_entries(features).double() * (percentage / 100), features)
+
+
 @dataclasses.dataclass(frozen=True)
 class Perturbation:
     """A named change of features; ``a + b`` applies `a`, then `b`, both with the same seed.
@@ -130,7 +182,9 @@ def parse_perturbation(name: str) -> Perturbation:
 
     ``binarize``; ``dropout`` and ``drop-smallest`` with a percentage (``dropout-30``; 50 without a number);
     ``drop-least``, the paper's, which is ``drop-smallest+binarize``, with a percentage of the smallest entries
-    (``drop-least-30``); ``top`` and ``not-top`` with a count (``top-10``; 5 without a number), for vectors only.
+    (``drop-least-30``); ``top`` and ``not-top`` with a count (``top-10``; 5 without a number), for vectors only;
+    ``noise`` and ``scale`` with a percentage (``noise-20``; 50 without a number); ``quantize`` with a number of bits
+    (``quantize-3``; 4 without a number).
 
     Raises:
         ValueError: There is no such perturbation, or its number is out of range.
@@ -153,7 +207,9 @@ def parse_perturbations(given: Perturbation | str | Sequence[Perturbation | str]
     return made
 
 
-_STEP = re.compile(r"(?P<kind>binarize|dropout|drop-smallest|drop-least|not-top|top)(?:-(?P<number>\d+(?:\.\d+)?))?")
+_STEP = re.compile(
+    r"(?P<kind>binarize|dropout|drop-smallest|drop-least|noise|not-top|quantize|scale|top)(?:-(?P<number>\d+(?:\.\d+)?))?"
+)
 
 
 def _step(text: str) -> Perturbation:
@@ -161,16 +217,24 @@ def _step(text: str) -> Perturbation:
     if match is None or (match["kind"] == "binarize" and match["number"]):
         raise ValueError(
             "a perturbation must be binarize, dropout-PERCENT, drop-smallest-PERCENT, drop-least-PERCENT, top-COUNT, "
-            f"not-top-COUNT, or several joined by +, got {text.strip()!r}"
+            "not-top-COUNT, noise-PERCENT, quantize-BITS, scale-PERCENT, or several joined by +, got "
+            f"{text.strip()!r}"
         )
     kind, number = match["kind"], match["number"]
     if kind == "binarize":
         return Perturbation(kind, lambda features, seed, first: binarize(features))
     if kind in ("top", "not-top"):
         return _of_largest(kind, LARGEST if number is None else float(number))
+    if kind == "quantize":
+        return _quantized(BITS if number is None else float(number))
     percentage = PERCENTAGE if number is None else float(number)
-    _check_percentage(percentage)
     name = kind if percentage == PERCENTAGE else f"{kind}-{percentage:g}"
+    if kind in ("noise", "scale"):
+        _check_positive("percentage", percentage)
+        if kind == "scale":
+            return Perturbation(name, lambda features, seed, first: scale(features, percentage))
+        return Perturbation(name, lambda features, seed, first: add_noise(features, percentage, seed=seed, first=first))
+    _check_percentage(percentage)
     if kind == "dropout":
         return Perturbation(name, lambda features, seed, first: dropout(features, percentage, seed=seed, first=first))
     if kind == "drop-smallest":
@@ -184,6 +248,18 @@ def _of_largest(kind: str, number: float) -> Perturbation:
         raise ValueError(f"{kind} takes a number of entries, a whole number of at least 1, got {number:g}")
     chosen = keep_largest if kind == "top" else drop_largest
     return Perturbation(f"{kind}-{count}", lambda features, seed, first: chosen(features, count), vectors_only=True)
+
+
+def _quantized(number: float) -> Perturbation:
+    bits = int(number)
+    if bits != number or not 1 <= bits <= _MOST_BITS:
+        raise ValueError(f"quantize takes a whole number of bits, from 1 to {_MOST_BITS}, got {number:g}")
+    return Perturbation(f"quantize-{bits}", lambda features, seed, first: quantize(features, bits))
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a finite number above 0, got {value:g}")
 
 
 def _check_percentage(percentage: float) -> None:
