@@ -207,9 +207,8 @@ def parse_perturbations(given: Perturbation | str | Sequence[Perturbation | str]
     return made
 
 
-_STEP = re.compile(
-    r"(?P<kind>binarize|dropout|drop-smallest|drop-least|noise|not-top|quantize|scale|top)(?:-(?P<number>\d+(?:\.\d+)?))?"
-)
+_KINDS = "binarize|dropout|drop-smallest|drop-least|noise|not-top|quantize|scale|top"
+_STEP = re.compile(rf"(?P<kind>{_KINDS})(?:-(?P<number>\d+(?:\.\d+)?))?")
 
 
 def _step(text: str) -> Perturbation:
@@ -220,26 +219,29 @@ def _step(text: str) -> Perturbation:
             "not-top-COUNT, noise-PERCENT, quantize-BITS, scale-PERCENT, or several joined by +, got "
             f"{text.strip()!r}"
         )
-    kind, number = match["kind"], match["number"]
+    kind, number = match["kind"], None if match["number"] is None else float(match["number"])
     if kind == "binarize":
         return Perturbation(kind, lambda features, seed, first: binarize(features))
     if kind in ("top", "not-top"):
-        return _of_largest(kind, LARGEST if number is None else float(number))
+        return _of_largest(kind, LARGEST if number is None else number)
     if kind == "quantize":
-        return _quantized(BITS if number is None else float(number))
-    percentage = PERCENTAGE if number is None else float(number)
-    name = kind if percentage == PERCENTAGE else f"{kind}-{percentage:g}"
+        return _quantized(BITS if number is None else number)
+    return _of_percentage(kind, PERCENTAGE if number is None else number)
+
+
+def _of_percentage(kind: str, percentage: float) -> Perturbation:
     if kind in ("noise", "scale"):
         _check_positive("percentage", percentage)
-        if kind == "scale":
-            return Perturbation(name, lambda features, seed, first: scale(features, percentage))
-        return Perturbation(name, lambda features, seed, first: add_noise(features, percentage, seed=seed, first=first))
-    _check_percentage(percentage)
-    if kind == "dropout":
-        return Perturbation(name, lambda features, seed, first: dropout(features, percentage, seed=seed, first=first))
-    if kind == "drop-smallest":
-        return Perturbation(name, lambda features, seed, first: drop_smallest(features, percentage))
-    return Perturbation(name, lambda features, seed, first: binarize(drop_smallest(features, percentage)))
+    else:
+        _check_percentage(percentage)
+    functions: dict[str, Callable[[torch.Tensor, int, int], torch.Tensor]] = {
+        "dropout": lambda features, seed, first: dropout(features, percentage, seed=seed, first=first),
+        "drop-smallest": lambda features, seed, first: drop_smallest(features, percentage),
+        "drop-least": lambda features, seed, first: binarize(drop_smallest(features, percentage)),
+        "noise": lambda features, seed, first: add_noise(features, percentage, seed=seed, first=first),
+        "scale": lambda features, seed, first: scale(features, percentage),
+    }
+    return Perturbation(kind if percentage == PERCENTAGE else f"{kind}-{percentage:g}", functions[kind])
 
 
 def _of_largest(kind: str, number: float) -> Perturbation:
