@@ -118,8 +118,9 @@ class Explorer:
         if not 32 <= size <= 1024:
             raise ValueError(f"size must be from 32 to 1024, got {size}")
         given = [inverter] if isinstance(inverter, str | PathLike) else list(inverter or ())
+        self._given = [str(name) for name in given]
         known = sorted(list_inverters(), key=lambda name: (not name.startswith("hog"), name))
-        self.names = list(dict.fromkeys([*map(str, given), *known]))
+        self.names = list(dict.fromkeys([*self._given, *known]))
         for name in self.names:
             pretrained.read_config(pretrained.resolve(name))
         self._network, self._size, self._device, self._tile = network, size, device, tile
@@ -130,6 +131,11 @@ class Explorer:
         self._features, self._between = recent(self._computed), recent(self._interpolated)
         self._perturbed, self._erased = recent(self._changed), recent(self._without_regions)
         self.show = recent(self._show)
+
+    def check(self) -> None:
+        """Load the inverters that were given, so that an error of theirs is raised now; it is one of `subject`."""
+        for name in self._given:
+            self.subject(name)
 
     def subject(self, inverter: str) -> Subject:
         """Describe an inverter.

@@ -60,10 +60,12 @@ def explore(
     Raises:
         ImportError: gradio is not installed.
         ValueError: Neither a name nor a folder of an inverter, or a value out of range.
-        OSError: The port is in use, or the host is not one of this computer.
+        FileFormatError: A folder without an inverter, or with a damaged one.
+        OSError: The port is in use, the host is not one of this computer, or the weights of a network are missing.
     """
     import_optional("gradio")
     explorer = Explorer(inverter, network=network, size=size, device=device)
+    explorer.check()
     with listening(host, port) as sock, serving(explorer, sock, host):
         address = url_of(host, sock)
         if ready is not None:
