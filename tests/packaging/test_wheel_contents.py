@@ -31,20 +31,8 @@ def test_files_are_the_package_its_metadata_and_its_command(wheel: Distribution,
     others = {path for path in files if path.parts[0] not in ("preimage", information)}
     assert {path.stem for path in others} <= {"preimage"}, others  # the command, in bin or Scripts
     suffixes = {path.suffix for path in files if path.parts[0] == "preimage"}
-    assert suffixes <= {
-        ".py",
-        ".js",
-        ".css",
-        ".html",
-        ".pyi",
-        ".typed",
-        ".json",
-        ".md",
-        ".safetensors",
-        ".so",
-        ".pyd",
-        "",
-    }
+    page = {".js", ".css", ".html"}
+    assert suffixes <= page | {".py", ".pyi", ".typed", ".json", ".md", ".safetensors", ".so", ".pyd", ""}
     assert not any({"tests", "docs", "benchmarks", "csrc"} & set(path.parts) for path in files)
 
 
