@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from preimage.pipelines.demo import demo as demo
     from preimage.pipelines.evaluate import evaluate as evaluate
     from preimage.pipelines.extract import extract as extract
+    from preimage.pipelines.film import film as film
     from preimage.pipelines.invert import invert as invert
     from preimage.pipelines.layers import layers as layers
     from preimage.pipelines.reconstruct import Reconstructor as Reconstructor
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from preimage.studies.interpolate import study_interpolate as study_interpolate
     from preimage.studies.layers import study_layers as study_layers
     from preimage.studies.perturb import study_perturb as study_perturb
+    from preimage.studies.probe import Probe as Probe
     from preimage.studies.random_features import study_random as study_random
     from preimage.training.api import train as train
 
@@ -95,6 +97,7 @@ _LAZY_NAMES = {
     "Keypoints": "preimage.keypoints",
     "Network": "preimage.representations.network",
     "Preprocessing": "preimage.representations.preprocessing",
+    "Probe": "preimage.studies.probe",
     "Reconstructor": "preimage.pipelines.reconstruct",
     "Representation": "preimage.representations",
     "Spec": "preimage.spec",
@@ -109,6 +112,7 @@ _LAZY_NAMES = {
     "evaluate": "preimage.pipelines.evaluate",
     "explore": "preimage.app.server",
     "extract": "preimage.pipelines.extract",
+    "film": "preimage.pipelines.film",
     "hog": "preimage.ops.hog",
     "info": "preimage.inspection",
     "invert": "preimage.pipelines.invert",

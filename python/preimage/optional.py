@@ -69,6 +69,7 @@ OPTIONAL = {
             "JPEG decoders on a GPU",
             "pip install 'preimage[gpu]'",
         ),
+        OptionalPackage("lightning", ("lightning.pytorch",), "callbacks of PyTorch Lightning", "pip install lightning"),
         OptionalPackage("triton", ("triton",), "fused up-convolutions on a GPU", "pip install triton"),
     )
 }

@@ -17,6 +17,7 @@ from preimage.cli.doctor import doctor
 from preimage.cli.evaluate import evaluate
 from preimage.cli.explore import explore
 from preimage.cli.extract import extract
+from preimage.cli.film import film
 from preimage.cli.info import info
 from preimage.cli.invert import invert
 from preimage.cli.layers import layers
@@ -38,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (
-    *(demo, extract, invert, train, evaluate, compare, report, sheet, explore),
+    *(demo, extract, invert, train, evaluate, compare, report, sheet, explore, film),
     *(representations, layers, info, verify, convert, merge, doctor),
 ):
     app.command(cls=Command)(_command)

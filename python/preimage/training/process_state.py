@@ -1,13 +1,15 @@
-"""Change state of the process for the duration of a run: how it handles signals, and how cuDNN chooses algorithms."""
+"""Change or keep state of the process for the duration of a run: signals, cuDNN's choices, random generators."""
 
 from __future__ import annotations
 
+import random
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import numpy as np
 import torch
 
 
@@ -20,6 +22,27 @@ def cudnn_benchmark(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Restore the random generators of Python, NumPy and torch at the end, those of accelerators included."""
+    python, numpy, seed, cpu = random.getstate(), np.random.get_state(), torch.initial_seed(), torch.get_rng_state()
+    started = [backend for backend in (torch.cuda, torch.xpu) if backend.is_initialized()]
+    states = [backend.get_rng_state_all() for backend in started]
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        if torch.cuda.is_available() and torch.cuda not in started:
+            torch.cuda.manual_seed_all(seed)  # the seed that a first use of CUDA would have found
+        torch.set_rng_state(cpu)
+        for backend, state in zip(started, states, strict=True):
+            backend.set_rng_state_all(state)
+        if mps is not None:
+            torch.mps.set_rng_state(mps)
 
 
 @contextmanager

@@ -73,12 +73,10 @@ class TrainState:
     def mixed_precision(self) -> torch.autocast:
         """Return a context in which the network computes in `dtype`.
 
-        On a CUDA device casts of weights are not cached: a CUDA graph has to repeat them at each replay.
+        Casts of weights are not cached: a CUDA graph has to repeat them at each replay, and inside of a caller's
+        autocast context the cache would outlive a step, after which the weights are others.
         """
-        captured = self.device.type == "cuda"
-        return torch.autocast(
-            self.device.type, self.dtype, enabled=self.dtype != torch.float32, cache_enabled=not captured
-        )
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32, cache_enabled=False)
 
 
 class Step(Protocol):

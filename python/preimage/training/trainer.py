@@ -25,7 +25,7 @@ from preimage.training.config import TrainConfig
 from preimage.training.dataset import Batch
 from preimage.training.dataset_factory import open_dataset
 from preimage.training.display import METRICS, Display, Metrics
-from preimage.training.distributed import Processes, ProcessFailedError, joined_processes
+from preimage.training.distributed import SINGLE_PROCESS, Processes, ProcessFailedError, joined_processes
 from preimage.training.image_store import store_images
 from preimage.training.process_state import cudnn_benchmark, interruptible
 from preimage.training.resuming import Earlier, check_folder, check_settings, only_run, stamp
@@ -67,6 +67,7 @@ def run(
     representation: Representation | None = None,
     resume: bool = False,
     display: Display | None = None,
+    alone: bool = False,
 ) -> TrainSummary:
     """Train and validate an inverter, and save it in ``config.output``.
 
@@ -86,6 +87,7 @@ def run(
             an uninterrupted one, bit for bit, given the same machine, processes (at most two, see the
             documentation), threads and versions and no ``max_hours``.
         display: Shows progress; ``None`` shows nothing.
+        alone: Whether to train in this process alone, also under ``torchrun``.
 
     Raises:
         ValueError: The folder contains a run and ``resume`` is not set, or a run with other settings or images; another
@@ -104,7 +106,7 @@ def run(
             raise ValueError(f"another run has written {path} meanwhile: start again")
         return None if earlier is None else checkpoint.read_tensors(path)
 
-    with joined_processes(config.device) as processes:
+    with nullcontext(SINGLE_PROCESS) if alone else joined_processes(config.device) as processes:
         locked = only_run(folder) if processes.is_main else nullcontext()
         with display if display is not None and processes.is_main else Display() as shown:
             before, earlier = processes.from_main(lambda: check_folder(config, resume=resume))

@@ -83,6 +83,11 @@ def rendered(canvas: Any) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba(), np.uint8)[:, :, :3])
 
 
+def series_style(index: int) -> tuple[str, Any, str]:
+    """Return color, dashes and marker of a curve by its index, below `MOST_SERIES`."""
+    return _STYLES[index]
+
+
 def apply_style(axes: Any, title: str, pad: float) -> None:
     """Apply the common style: the title `pad` points above, two spines, a faint grid."""
     axes.set_title(title, loc="left", fontsize=10.5, color=_INK, weight="bold", pad=pad)
