@@ -78,9 +78,10 @@ def film(
     shows where the features do not determine the image.
 
     Args:
-        features: Sequence of features: arrays in an ``.npy``, ``.npz``, ``.mat``, ``.h5`` or ``.hdf5`` file; a feature
-            store, whose keys sort in time (numbers by their value); or a tensor or array (T, C, h, w) or (T, C).
-            Several sequences of equal length in a list, or in a mapping from their names.
+        features: Sequence of features: arrays in an ``.npy``, ``.npz``, ``.mat``, ``.h5`` or ``.hdf5`` file (one
+            of each frame, or one (T, C, h, w) or (T, C) of all); a feature store, whose keys sort in time (numbers by
+            their value); or a tensor or array (T, C, h, w) or (T, C). Several sequences of equal length in a list, or
+            in a mapping from their names.
         output: A folder, which is created if it does not exist; an earlier film in it is replaced.
         inverter: Inverter, its folder, or the name of a pretrained one; ``None`` is the pretrained inverter with the
             spec of a feature store. Plain arrays must be features of its spec.
@@ -94,10 +95,10 @@ def film(
         progress: Function called with (frames done, total number of frames of all sequences).
 
     Raises:
-        TypeError: Features or images of another type; arrays without an inverter.
-        ValueError: No frame, a frame with NaN or infinite values (named), frames of different sizes, sequences of
-            different lengths, features of another shape or spec than the inverter's, another number of images than
-            frames, or a value out of range.
+        TypeError: Features or images of another type.
+        ValueError: Tensors or arrays without an inverter, no frame, a frame with NaN or infinite values (named), frames
+            of different sizes, sequences of different lengths, features of another shape or spec than the inverter's,
+            another number of images than frames, or a value out of range.
         LookupError: There is no pretrained inverter for these features.
         FileFormatError: A file is damaged or of another format.
     """
@@ -222,4 +223,4 @@ def _inverter(features: Any, inverter: InverterChoice) -> tuple[Any, str]:
 
         if not is_array_file(first):
             return fitting_inverter(None, FeatureStore(first).spec, os.fspath(first))
-    raise TypeError("inverter must be given for tensors and plain arrays, which do not say what they are features of")
+    raise ValueError("inverter must be given for tensors and plain arrays, which do not say what they are features of")

@@ -16,6 +16,8 @@ import numpy.typing as npt
 from preimage.inverters import Inverter
 from preimage.io import FeatureFile, resize_and_center_crop
 from preimage.io.arrays import is_array_file, read_array_file
+from preimage.io.arrays.formats import HDF5_SUFFIXES
+from preimage.io.arrays.hdf5_stack import read_hdf5_stack
 from preimage.io.feature_file import shape_problem
 from preimage.pipelines.image_loading import Images, Pixels, as_listing, as_pixels, read, usable
 from preimage.store import FeatureStore
@@ -137,6 +139,9 @@ def _from_array(values: Any, name: str) -> FeatureSequence:
 
 def _from_file(path: str | PathLike[str], name: str, inverter: Inverter | None) -> FeatureSequence:
     file: FeatureFile
+    called = name or Path(path).stem
+    if Path(path).suffix.lower() in HDF5_SUFFIXES and (stack := read_hdf5_stack(path)) is not None:
+        return _from_array(stack, called)
     if not is_array_file(path):
         file = FeatureStore(path)
     elif inverter is None:
@@ -145,11 +150,10 @@ def _from_file(path: str | PathLike[str], name: str, inverter: Inverter | None) 
         region = inverter.output_region
         size = None if region is None else (region.image_size, region.image_size)
         file = read_array_file(path, fallback=inverter.spec, image_size=size)
-    called = name or Path(path).stem
     keys = list(file)
     order = in_time(keys)
     if inverter is not None and (differences := inverter.spec.differences(file.spec)):
-        raise ValueError(f"{os.fspath(path)} contains features of another spec than the inverter's: {differences}")
+        raise ValueError(f"inverter does not fit {os.fspath(path)} (inverter != features): {'; '.join(differences)}")
     sizes = {(int(height), int(width)) for height, width in file.processed_sizes}
     if len(sizes) > 1:
         listed = ", ".join(f"{height}×{width}" for height, width in sorted(sizes)[:3])

@@ -239,7 +239,7 @@ class Probe:
         Raises:
             ImportError: Neither ``lightning`` nor ``pytorch_lightning`` is installed.
         """
-        loaded = [name for name in _LIGHTNING if name in sys.modules]
+        loaded = [name for name in _LIGHTNING if sys.modules.get(name) is not None]
         package = sys.modules[loaded[0]] if loaded else _import_lightning()
         hooks = ("on_train_start", "on_train_batch_end", "on_train_end")
         members = {name: staticmethod(getattr(self, name)) for name in hooks}

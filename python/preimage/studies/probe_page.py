@@ -11,7 +11,7 @@ from preimage.studies.inputs import evenly_spaced
 from preimage.studies.probe_images import Photographs
 from preimage.studies.probe_measurement import ProbeScore, layer_names, read_strip, strip_file
 from preimage.viz.curves import Curve, draw_curves
-from preimage.viz.html import Table
+from preimage.viz.html import Section, Table
 
 HEADER = ["step", "weights", "layer", "normalized_error", "mean_image_error", "inverter_steps", "seconds", "problem"]
 
@@ -53,8 +53,7 @@ class ProbeStudy(Study):
         self.tile, self.warm_start, self.network = tile, warm_start, network
         steps = list(dict.fromkeys(score.step for score in scores))
         self.shown_steps = [steps[index] for index in sorted(evenly_spaced(len(steps), columns))]
-        self.step_count = len(steps)
-        self.sheet_note = f"{columns} of {len(steps)} probes are shown." if len(steps) > columns else ""
+        self._step_count = len(steps)
         self.sheet_rows = list(self._rows())
 
     @property
@@ -90,6 +89,12 @@ class ProbeStudy(Study):
             tail = [score.inverter_steps, f"{score.seconds:.2f}", score.problem]
             yield [score.step, score.weights, score.layer, *errors, *tail]
 
+    def sections(self) -> list[Section]:
+        if self._step_count == len(self.shown_steps):
+            return []
+        note = f"The film strips show {len(self.shown_steps)} of {self._step_count} probes, evenly spaced."
+        return [Section("Further probes", note=f"{note} The plot and {self.name}.csv have all.")]
+
     def tables(self) -> list[Table]:
         header = ["layer", *(f"step {step:,}" for step in self.shown_steps), "mean image"]
         rows = []
@@ -97,9 +102,8 @@ class ProbeStudy(Study):
             found = {score.step: score for score in self._of(layer)}
             last = [score.mean_image_error for score in found.values() if score.mean_image_error is not None][-1:]
             errors = [found[step].error if step in found else None for step in self.shown_steps]
-            rows.append(
-                [_called(layer), *("" if one is None else f"{one:.3f}" for one in (*errors, *(last or [None])))]
-            )
+            texts = ["" if one is None else f"{one:.3f}" for one in errors]
+            rows.append([_called(layer), *texts, f"{last[0]:.3f}" if last else ""])
         seconds: dict[int, float] = {}
         for score in self.scores:
             seconds[score.step] = seconds.get(score.step, 0.0) + score.seconds
