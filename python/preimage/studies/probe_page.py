@@ -114,7 +114,7 @@ class ProbeStudy(Study):
         return ["photograph", *(f"step {step:,}" for step in self.shown_steps)]
 
     def plot(self) -> Pixels:
-        curves = []
+        curves, floors = [], []
         levels: list[list[float]] = []
         for layer in self.layers:
             rows = self._of(layer)
@@ -124,8 +124,8 @@ class ProbeStudy(Study):
             if known and not any(_close(one, level) for one in levels):
                 levels.append(level)
                 name = "mean image" if len(levels) == 1 else f"mean image, {_called(layer)}"
-                curves.append(Curve(name, [row.step for row in known], level, level=True))
-        return draw_curves("Normalized error by step (lower is closer)", curves, "step of training")
+                floors.append(Curve(name, [row.step for row in known], level, level=True))
+        return draw_curves("Normalized error by step (lower is closer)", [*curves, *floors], "step of training")
 
     def remarks(self) -> Iterator[str]:
         yield f"{NORMALIZED_ERROR}."
