@@ -35,6 +35,7 @@ from preimage.pipelines.convert import convert
 from preimage.pipelines.demo import demo
 from preimage.pipelines.evaluate import evaluate
 from preimage.pipelines.extract import extract, extract_with_summary
+from preimage.pipelines.film import film
 from preimage.pipelines.invert import invert
 from preimage.pipelines.layers import layers
 from preimage.pipelines.sheet import sheet
@@ -82,6 +83,7 @@ def test_extract_has_the_same_parameters_with_and_without_summary() -> None:
         (cli.evaluate, evaluate, set(), set()),
         (cli.explore, explore, set(), {"ready"}),  # printed
         (cli.extract, extract, set(), set()),
+        (cli.film, film, set(), set()),
         (cli.info, info, set(), set()),
         (cli.invert, invert, {"representation"}, set()),  # becomes the spec of plain arrays
         (cli.layers, layers, set(), {"weights", "preprocessing", "input_size"}),  # with --param

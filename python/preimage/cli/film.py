@@ -33,7 +33,7 @@ def film(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Reconstruct a sequence of features as film strip and video.
+    """Reconstruct sequences of features as strip and video.
 
     Writes OUTPUT/strip.png, one row for each sequence, and OUTPUT/film.mp4. Nothing is smoothed over time.
 
