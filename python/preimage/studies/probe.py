@@ -6,6 +6,7 @@ import csv
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -94,7 +95,7 @@ class Probe:
         images: Images | torch.Tensor,
         output: str | PathLike[str],
         *,
-        layers: list[str] | tuple[str, ...],
+        layers: Sequence[str],
         every: int = 1000,
         preprocess: Preprocess | None = None,
         output_layout: str = "auto",
