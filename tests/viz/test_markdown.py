@@ -90,6 +90,30 @@ def test_odd_and_hostile_text_becomes_text(text: str) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[![badge](https://example.org/b.svg)](javascript:alert(1))", "badge"),
+        ("![](http://example.org/x.png)a", "a"),
+        ("a [link](https://example.org/X_(y)) and ![image](z.png)", "a link and image"),
+        ("`[a](b)` [**c**](d)", "<code>[a](b)</code> <strong>c</strong>"),
+        ("[a][b] (c)", "[a][b] (c)"),
+    ],
+)
+def test_links_and_images_become_their_text(text: str, expected: str) -> None:
+    assert markdown_html(text) == f"<p>{expected}</p>"
+
+
+@pytest.mark.parametrize(
+    ("piece", "tag"),
+    [("[", "p"), ("[a](", "p"), ("*a ", "p"), ("\n", ""), ("a\n\n", "p"), ("b\n", "p"), ("- a\n", "li")],
+)
+def test_long_text_does_not_take_time_that_grows_with_its_square(piece: str, tag: str) -> None:
+    count = (1 << 17) // len(piece)  # with the square, minutes
+    page = markdown_html(piece * count)
+    assert page.count(f"<{tag}>") == (0 if not tag else count if piece in ("a\n\n", "- a\n") else 1)
+
+
 def test_the_model_cards_of_the_package_are_converted() -> None:
     cards = sorted((ROOT / "python/preimage/inverters/weights").glob("*/MODEL_CARD.md"))
     if not cards:
