@@ -34,6 +34,24 @@ def make_folders(path: str | os.PathLike[str]) -> None:
     sync_folders(one.parent for one in new)
 
 
+def check_output_folder(path: str | os.PathLike[str]) -> None:
+    """Raise for a folder that cannot be created or written to, before hours of work depend on it.
+
+    Raises:
+        ValueError: The path is a URL.
+        OSError: The path or a parent is a file, or the folder is not writable.
+    """
+    existing = Path(path).absolute()
+    if not existing.exists():
+        refuse_url(path)
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "is a file; the output must be a folder", str(existing))
+    if not os.access(existing, os.W_OK):
+        raise PermissionError(errno.EACCES, "is a folder that cannot be written to", str(existing))
+
+
 def refuse_url(path: str | os.PathLike[str]) -> None:
     """Raise ``ValueError`` if an output is at a URL, instead of creating a folder named after the protocol."""
     shown = Path(path)  # shortens a URL

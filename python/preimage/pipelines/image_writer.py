@@ -11,7 +11,7 @@ from types import TracebackType
 
 from preimage.io import encode_png
 from preimage.io.atomic import atomic_write, file_problem, key_problem, path_problem
-from preimage.io.folders import make_folders, sync_folders
+from preimage.io.folders import check_output_folder, make_folders, sync_folders
 from preimage.ops._images import cpu_threads
 from preimage.pipelines.image_loading import Pixels
 from preimage.pipelines.sampling import Sampling
@@ -20,10 +20,16 @@ _QUEUED_BYTES = 64 << 20  # maximum size of the images that wait to be written
 
 
 def output_folder(output: str | PathLike[str]) -> Path:
-    """Return the folder to write to, which need not exist; ``ValueError`` if it is a file."""
+    """Return the folder to write to, which need not exist.
+
+    Raises:
+        ValueError: It is a file.
+        OSError: It cannot be created or written to.
+    """
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; the output must be a folder")
+    check_output_folder(folder)
     return folder
 
 

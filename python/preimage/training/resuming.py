@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
+from preimage.io.folders import check_output_folder
 from preimage.io.locks import folder_lock
 from preimage.spec import Spec
 from preimage.training import checkpoint
@@ -37,7 +36,7 @@ def check_folder(config: TrainConfig, *, resume: bool) -> tuple[tuple[int, int] 
     """
     folder = Path(config.output)
     path = folder / CHECKPOINT
-    _check_writable(folder)
+    check_output_folder(folder)
     before = stamp(path)
     if before is not None and not resume:
         raise ValueError(f"{folder} contains a run already: resume it (--resume), or train into another folder")
@@ -64,17 +63,6 @@ def check_settings(now: TrainConfig, then: TrainConfig) -> None:
     """Raise a ``ValueError`` if settings that change the loss curve differ."""
     if changes := now.changes(then):
         raise ValueError(f"{now.output} contains a run with other settings (requested != stored): {'; '.join(changes)}")
-
-
-def _check_writable(folder: Path) -> None:
-    """Raise an ``OSError`` for a folder that cannot be created or written to, before hours of work depend on it."""
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "is a file; the output of a run must be a folder", str(existing))
-    if not os.access(existing, os.W_OK):
-        raise PermissionError(errno.EACCES, "is a folder that cannot be written to", str(existing))
 
 
 def stamp(path: Path) -> tuple[int, int] | None:
