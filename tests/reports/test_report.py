@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import shutil
 import sys
@@ -179,15 +180,26 @@ def test_without_its_validation_images_a_run_is_described_all_the_same(
 @pytest.mark.usefixtures("plots")
 def test_odd_numbers_and_notes_of_a_run_are_shown_or_left_out(tiny: Path, tmp_path: Path) -> None:
     inverter = Inverter.load(tiny)
-    inverter.training_notes = {"seconds": "<b>", "size": None, "steps": [1, {"a": 2}], "sampler": {"steps": 3}}
+    inverter.training_notes = {
+        "seconds": "<b>",
+        "size": None,
+        "steps": [1, {"a": 2}],
+        "sampler": {"steps": 3},
+        "": 1,
+        "hours": 10**400,
+    }
     folder = inverter.save(tmp_path / "odd")
     huge = f'{{"step": {10**400}, "loss": 1.0}}'
-    lines = ['{"step": 1, "loss": "x"}', '{"step": 2, "loss": 1e300}', huge, '{"step": 3']
+    lines = ['{"step": 1, "loss": "x"}', '{"step": 2, "loss": 1e300}', huge, '{"step": 2, "loss": NaN}', '{"step": 3']
     (folder / "metrics.jsonl").write_text("\n".join(lines))
     summary = report(folder, tmp_path / "out", device="cpu")
     page = _text(summary)
     assert "<dt>Time</dt><dd>&lt;b&gt;</dd>" in page
+    assert "<dt></dt><dd>1</dd>" in page
     assert any("metrics.jsonl has neither losses nor errors" in note for note in summary.notes)
+    inverter.training_notes = {"seconds": 10**400}
+    folder = inverter.save(folder)
+    assert "<dt>Time</dt><dd>10,000,000" in _text(report(folder, tmp_path / "out", device="cpu"))
     (folder / "metrics.jsonl").write_text(
         "\n".join(f'{{"step": {step}, "loss": {1 / step}}}' for step in range(1, 400))
     )
@@ -225,6 +237,9 @@ def test_perturbations_are_measured_as_by_the_study(tiny: Path, photos: list[Pat
         cells = f"<td>{score.error:.3f}</td><td>{score.psnr:.1f}</td><td>{score.ssim:.3f}</td>"
         assert f'<th scope="row">{score.perturbation}</th>{cells}' in page
     assert any("top-5, for vectors only" in note for note in summary.notes)
+    none = report(tiny, tmp_path / "b", images=photos[:3], size=SIDE, perturb="top-5", device="cpu")
+    assert any("top-5, for vectors only" in note for note in none.notes)
+    assert not any("none were asked for, and the folder" in note for note in none.notes)
 
 
 def test_the_table_of_an_earlier_study_is_shown(tiny: Path, photos: list[Path], tmp_path: Path) -> None:
@@ -350,7 +365,9 @@ def test_a_store_without_an_inverter_takes_one_among_the_sources(photos: list[Pa
     assert any("Reconstructions are left out" in note and "cell_size" in note for note in alone.notes)
     network = UShapedConfig(widths=(8,), blocks_down=(1,), blocks_up=(), head=(8,))
     Inverter(hog.spec, network).save(tmp_path / "fine")
+    assert any("name it among the sources" in note for note in alone.notes)
     both = report([tmp_path / "fine.hog", tmp_path / "fine"], tmp_path / "b", device="cpu")
+    assert not any("name it among the sources" in note for note in both.notes)
     assert [score.inverter for score in both.scores] == ["fine", str(tmp_path / "fine")]
     assert "Reconstructed by fine." in _text(both)
 
@@ -365,9 +382,16 @@ def test_features_that_are_not_finite_are_counted_and_not_inverted(
     size = (SIDE, SIDE)
     records = [FeatureRecord(key, one, size, size) for key, one in zip(("good", "bad"), features, strict=True)]
     write_features(tmp_path / "nan.safetensors", spec, records)
-    page = _text(report(tmp_path / "nan.safetensors", tmp_path / "out", device="cpu"))
+    summary = report(tmp_path / "nan.safetensors", tmp_path / "out", device="cpu")
+    page = _text(summary)
     assert '<th scope="row">NaN or infinite</th><td>1</td>' in page
     assert _keys(page) == ["good"]
+    assert any("1 of 2 images are left out" in note and "'bad'" in note for note in summary.notes)
+    records = [FeatureRecord(key, features[1], size, size) for key in "abcd"]
+    write_features(tmp_path / "all.safetensors", spec, records)
+    summary = report(tmp_path / "all.safetensors", tmp_path / "out", device="cpu")
+    assert any("4 of 4 images are left out" in note and note.endswith("'a', 'b' and 'c', ….") for note in summary.notes)
+    assert "Reconstructions" not in _headings(_text(summary))
 
 
 def test_several_sources_have_a_table_in_common(tiny: Path, trained: Path, photos: list[Path], tmp_path: Path) -> None:
@@ -457,6 +481,24 @@ def test_values_out_of_range_are_refused(
     with pytest.raises(ValueError, match=words):
         report(output=tmp_path / "out", **arguments)  # type: ignore[arg-type]
     assert not (tmp_path / "out" / "index.html").exists()
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="file is a file"):
+        report(tiny, tmp_path / "file", images="absent")
+    with pytest.raises(NotADirectoryError) as below:
+        report(tiny, tmp_path / "file" / "below", images="absent")
+    assert below.value.filename == str(tmp_path / "file")
+    with pytest.raises(ValueError, match="path on disk"):
+        report(tiny, "s3://bucket/out", images="absent")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(PermissionError) as locked:
+        report(tiny, tmp_path / "out", images="absent")
+    assert locked.value.filename == str(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_other_files_are_refused(tiny: Path, photos: list[Path], tmp_path: Path) -> None:

@@ -33,10 +33,12 @@ from preimage.representations.registry import class_of
 from preimage.store import FeatureStore
 from preimage.studies.base import ProgressCounter
 from preimage.studies.bootstrap import bootstrap_interval
+from preimage.studies.formatting import listed
 from preimage.studies.inputs import evenly_spaced
 from preimage.studies.published import Published, published
 from preimage.viz.html import Comparison, Figure, Section, Table
 
+_MOST_NAMED = 3  # images that are left out
 _MOST_READ = 1000  # images whose features are read for the statistics
 _FACTS = {  # facts of `preimage.info`, with their labels
     "spec": "Spec",
@@ -70,7 +72,7 @@ def store_part(source: StoreSource, options: Options, steps: ProgressCounter) ->
         text = f"Reconstructed by {name}."
         if measured is None:
             shown = sorted(evenly_spaced(len(store), options.show_count))
-            sections += _without_photographs(reconstructor, store, shown, text)
+            sections += _without_photographs(reconstructor, store, shown, text, notes)
             score = dataclasses.replace(score, inverter=name)
         else:
             score = _score(score, name, measured, published(spec), options.seed)
@@ -85,7 +87,8 @@ def store_part(source: StoreSource, options: Options, steps: ProgressCounter) ->
         steps.add(STEPS - 3)
     else:
         steps.add(STEPS - 1)
-    notes.append("Training, samples and the parts of the error belong to an inverter: name it among the sources.")
+    if not any(inverter.spec == spec for inverter in options.inverters.values()):
+        notes.append("Training, samples and the parts of the error belong to an inverter: name it among the sources.")
     sections += left_out(notes)
     lead = f"What a feature store of {title_of(spec)} contains, and what can be reconstructed from it."
     return Part(name=source.name, score=score, lead=lead, sections=(heading, *sections), notes=tuple(notes))
@@ -104,8 +107,11 @@ def _statistics(store: FeatureStore) -> Section:
     total = squares = 0.0
     least, most = np.inf, -np.inf
     norms: list[float] = []
+    shapes: list[tuple[int, ...]] = []
     for index in read:
-        values = np.asarray(store[index], np.float64).ravel()
+        features = store[index]
+        shapes.append(tuple(features.shape))
+        values = np.asarray(features, np.float64).ravel()
         finite = values[np.isfinite(values)]
         unusable += values.size - finite.size
         count += finite.size
@@ -128,9 +134,9 @@ def _statistics(store: FeatureStore) -> Section:
         ["Euclidean norm of an image's features, mean", f"{np.mean(norms):.4g}"],
         ["Euclidean norm of an image's features, range", f"{min(norms):.4g} to {max(norms):.4g}"],
     ]
-    shapes = sorted({tuple(store[index].shape) for index in read})
-    several = "" if len(shapes) == 1 else f", of {len(shapes)} different shapes"
-    text = f"Of {len(read):,} images{several}, the first {' × '.join(map(str, store[read[0]].shape))} numbers."
+    different = len(set(shapes))
+    several = "" if different == 1 else f", of {different} different shapes"
+    text = f"Of {len(read):,} images{several}, the first {' × '.join(map(str, shapes[0]))} numbers."
     return Section("Statistics", text=[text], tables=[Table("", ["statistic", "value"], rows)], kind="subsection")
 
 
@@ -236,14 +242,19 @@ def _pictures(
 
 
 def _without_photographs(
-    reconstructor: Reconstructor, store: FeatureStore, shown: Sequence[int], text: str
+    reconstructor: Reconstructor, store: FeatureStore, shown: Sequence[int], text: str, notes: list[str]
 ) -> Iterator[Section]:
-    """Yield the section with reconstructions beside the drawings of the features, if they can be drawn."""
+    """Yield the section with reconstructions beside the drawings of the features, if they can be drawn.
+
+    Images that are left out, because their features are not finite, are named in `notes`.
+    """
     kind, spec = class_of(store.spec.representation), store.spec
     rows, figures = [], []
+    unusable: list[str] = []
     for index in shown:
         features = np.asarray(store[index], np.float32)
         if not np.isfinite(features).all():
+            unusable.append(store.key(index))
             continue
         height, width = store.processed_sizes[index].tolist()
         whole = None if reconstructor.inverter.output_region is not None else (height, width)
@@ -254,7 +265,14 @@ def _without_photographs(
             figures.append(Figure(made.image, key, made.alt))
         else:
             rows.append(Comparison(drawing_figure(key, drawing, spec), made, title=key, slider=False))
-    yield Section("Reconstructions", figures, text=[text], comparisons=rows, kind="subsection")
+    if unusable:
+        notes.append(
+            f"Reconstructions of {len(unusable)} of {len(shown)} images are left out, because their features contain "
+            f"NaN or infinite values: {listed([repr(key) for key in unusable[:_MOST_NAMED]])}"
+            f"{', …' if len(unusable) > _MOST_NAMED else ''}."
+        )
+    if rows or figures:
+        yield Section("Reconstructions", figures, text=[text], comparisons=rows, kind="subsection")
 
 
 def _score(score: ReportScore, inverter: str, measured: _Measured, paper: Published | None, seed: int) -> ReportScore:

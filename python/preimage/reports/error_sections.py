@@ -85,6 +85,8 @@ def perturb_sections(
         if not images:
             return  # the reason has been stated
         rows = _measured(source, images, side, options, notes)
+        if len(rows) < 2:
+            return  # all are for vectors, which has been stated
     else:
         for folder in _FOLDERS:
             path = source.folder / folder / _TABLE

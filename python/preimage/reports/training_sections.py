@@ -45,10 +45,10 @@ def _facts(training: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in training.items():
         if value is None or isinstance(value, dict):  # the dict is about the sampler
             continue
-        is_time = name == "seconds" and isinstance(value, int | float)
+        is_time = name == "seconds" and _is_plausible(value)
         text = f"{value / 60:.1f} minutes" if is_time else fact_text(name, value)
         label = _LABELS.get(name, fact_label(name))
-        yield label[0].upper() + label[1:], text
+        yield label[:1].upper() + label[1:], text
 
 
 def card_sections(source: InverterSource, notes: list[str]) -> Iterator[Section]:
@@ -94,9 +94,14 @@ def _values(lines: Sequence[dict[str, Any]], name: str) -> tuple[list[float], li
     found = [
         (float(line["step"]), float(line[name]))
         for line in lines
-        if isinstance(line.get(name), int | float) and max(abs(line["step"]), abs(line[name])) < _LARGEST
+        if _is_plausible(line["step"]) and _is_plausible(line.get(name))
     ]
     return [step for step, _ in found], [value for _, value in found]
+
+
+def _is_plausible(value: Any) -> bool:
+    """Return whether a value of a file is a number that can be shown; NaN is not."""
+    return isinstance(value, int | float) and abs(value) < _LARGEST
 
 
 def _averaged(values: list[float]) -> list[float]:
