@@ -102,6 +102,8 @@ def test_pictures_of_a_change(explorer: Explorer, page: Page) -> None:
         (3, None, "float"),
         (6, "50+binarize", "format code"),
         (14, "-1", "seed"),
+        (14, float("inf"), "infinity"),
+        (1, "[" * 100_000, "recursion"),
     ],
 )
 def test_values_that_no_control_has_get_a_sentence(page: Page, place: int, value: object, words: str) -> None:
@@ -113,6 +115,15 @@ def test_values_that_no_control_has_get_a_sentence(page: Page, place: int, value
     found = shown(page, *values)
     assert set(found) == {"message"}
     assert words in found["message"]
+
+
+def test_every_error_gets_a_sentence(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(settings: Settings) -> None:
+        raise RuntimeError("out of memory\n  in some kernel")
+
+    monkeypatch.setattr(page._explorer, "show", fail)
+    found = shown(page, "hog-compact", _BOARD, "", *_UNCHANGED)
+    assert found == {"message": "RuntimeError: out of memory in some kernel"}
 
 
 def test_changes_do_not_pile_up(page: Page) -> None:

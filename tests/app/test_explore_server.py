@@ -248,6 +248,21 @@ def test_wrong_ports_and_hosts_have_a_sentence(port: int) -> None:
         explore(host="203.0.113.7", port=0, open_browser=False)
 
 
+def test_a_port_is_taken_as_soon_as_it_is_bound() -> None:
+    with listening("127.0.0.1", 0) as sock:
+        port = sock.getsockname()[1]
+        with pytest.raises(OSError, match=f"127.0.0.1, port {port}"), listening("127.0.0.1", port):
+            pass
+        assert url_of("::", sock) == f"http://[::1]:{port}/"
+        assert url_of("0.0.0.0", sock) == f"http://127.0.0.1:{port}/"
+
+
+@pytest.mark.parametrize("host", ["a..b", "é" * 70])
+def test_a_host_that_cannot_be_a_name_has_a_sentence(host: str) -> None:
+    with pytest.raises(OSError, match=r"cannot serve at .*not the name of a host"), listening(host, 0):
+        pass
+
+
 def test_without_gradio_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(ImportError, match=r"gradio.*pip install 'preimage\[app\]'"):

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+import layer_networks
 import preimage as pi
 from conftest import photographs
 from image_attacks import png_bomb
+from layer_networks import ToyLayer
 from preimage.app import Explorer, Settings
 from preimage.app.explorer import SAMPLES, draw_strength
 from preimage.app.photographs import MAX_BYTES, Photographs
@@ -22,6 +24,7 @@ from preimage.inverters import Inverter
 from preimage.io import encode_png
 from preimage.io.images import resize_and_center_crop
 from preimage.keypoints import Keypoints
+from preimage.spec import Spec
 from preimage.studies.feature_paths import feature_path
 from preimage.studies.feature_perturbations import binarize, drop_smallest, dropout
 from toys import NETWORKS, SIDE, ToyMaps, ToyVectors, introduce
@@ -177,6 +180,51 @@ def test_only_what_a_change_affects_is_computed(toy_folders: list[Path]) -> None
     explorer.show(dataclasses.replace(settings, other=second, position=0.6))
     assert ToyMaps.calls == 2
     assert explorer.show(settings) is whole, "nothing has changed"
+
+
+@dataclasses.dataclass(frozen=True)
+class _OneSize(ToyLayer):
+    """Layer whose spec has the size of the images, as those of `preimage.Network`."""
+
+    @property
+    def spec(self) -> Spec:
+        spec = super().spec
+        return dataclasses.replace(spec, parameters={**spec.parameters, "image_size": layer_networks.SIDE})
+
+
+def test_photographs_are_kept_in_the_size_of_a_network_without_output_region(tmp_path: Path) -> None:
+    layer = _OneSize(layer_networks.ToyNetwork(), "maps")
+    folder = layer_networks.tiny_inverter(layer.spec, None).save(tmp_path / "maps")
+    explorer = Explorer(folder, network=layer, size=_SIZE, device="cpu")
+    view = explorer.show(Settings(str(folder), explorer.add(encoded("rocket"))))
+    assert view.photograph.shape == view.reconstruction.shape == (layer_networks.SIDE, layer_networks.SIDE, 3)
+
+
+def test_fewer_results_of_large_photographs_are_kept() -> None:
+    kept = {size: Explorer(size=size, device="cpu").show.cache_info().maxsize for size in (32, 256, 512, 1024)}
+    assert kept == {32: 64, 256: 64, 512: 16, 1024: 4}
+
+
+def test_a_photograph_without_keypoints_is_reconstructed(explorer: Explorer) -> None:
+    key = explorer.add(bytes(encode_png(np.full((70, 50, 3), 90, np.uint8))))
+    whole = explorer.show(Settings("sift-compact", key))
+    assert not whole.features.any()
+    for changes in (
+        {"kept": 1.0},
+        {"parts": "descriptors"},
+        {"parts": "positions"},
+        {"kept": 5.0, "parts": "coordinates"},
+    ):
+        view = explorer.show(Settings("sift-compact", key, **changes))
+        assert np.array_equal(view.reconstruction, whole.reconstruction)
+
+
+def test_odd_notes_of_an_inverter_are_not_its_error(tmp_path: Path) -> None:
+    inverter = Inverter.load("lbp-compact")
+    for index, error in enumerate((10**400, float("nan"), "low", -1)):
+        inverter.training_notes = {"normalized_error": error}
+        folder = inverter.save(tmp_path / str(index))
+        assert Explorer(folder, device="cpu").subject(str(folder)).error is None
 
 
 def test_vectors_have_neither_drawing_nor_regions(toy_folders: list[Path]) -> None:

@@ -32,7 +32,9 @@ from preimage.viz.deviation_map import draw_deviation
 
 SAMPLES = 8  # of which the deviation is computed
 
-_RECENT = 64  # results kept of each step
+_RECENT = 64  # results kept of each step, for photographs of 256² pixels; of larger ones fewer, for the memory
+_LARGEST_SIDE = 4096  # of photographs for an inverter of one size
+_LARGEST_ERROR = 1e6  # of an inverter's notes, which may contain any number
 _LOADED = 4  # inverters kept
 
 
@@ -127,7 +129,7 @@ class Explorer:
         self._photographs = Photographs()
         self._loading = threading.Lock()
         self._load = functools.lru_cache(_LOADED)(self._loaded)
-        recent = functools.lru_cache(_RECENT)
+        recent = functools.lru_cache(max(4, min(_RECENT, _RECENT * 256**2 // size**2)))
         self._features, self._between = recent(self._computed), recent(self._interpolated)
         self._perturbed, self._erased = recent(self._changed), recent(self._without_regions)
         self.show = recent(self._show)
@@ -155,7 +157,7 @@ class Explorer:
             can_sample=reconstructor.inverter.can_sample,
             is_map=grid is not None,
             explanation=class_of(spec.representation).explain(spec, (spec.channels, *(grid or ()))),
-            error=float(error) if isinstance(error, int | float) else None,
+            error=float(error) if isinstance(error, int | float) and 0 <= error < _LARGEST_ERROR else None,
         )
 
     def add(self, data: bytes, *, name: str = "photograph") -> str:
@@ -171,9 +173,13 @@ class Explorer:
         """Sides of the photographs that the inverters take, without loading them."""
         sides = {self._size}
         for name in self.names:
-            region = pretrained.read_config(pretrained.resolve(name)).get("output_region")
-            if region is not None:
-                sides.add(int(region["image_size"]))
+            config = pretrained.read_config(pretrained.resolve(name))
+            spec = config["spec"]
+            # Features of images of one size can be inverted without an output region.
+            for fields in (config.get("output_region"), spec.get("parameters") if isinstance(spec, dict) else None):
+                side = fields.get("image_size") if isinstance(fields, dict) else None
+                if isinstance(side, int) and 1 <= side <= _LARGEST_SIDE:
+                    sides.add(side)
         return sorted(sides)
 
     def _size_of(self, reconstructor: Reconstructor) -> int | None:
@@ -250,8 +256,10 @@ class Explorer:
         return reconstructor.target(as_batch([pixels]))
 
     def _drawn(self, spec: Spec, features: np.ndarray) -> Pixels | None:
-        drawn = class_of(spec.representation).draw(spec, features, self._tile) if features.ndim == 3 else None
-        return draw_strength(features, self._tile) if drawn is None and features.ndim == 3 else drawn
+        if features.ndim == 1:
+            return None
+        drawn = class_of(spec.representation).draw(spec, features, self._tile)
+        return draw_strength(features, self._tile) if drawn is None else drawn
 
     # The steps, each of which depends on the settings named in the step and on the step before.
 

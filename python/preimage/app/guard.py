@@ -81,7 +81,7 @@ class Guard:
             headers.get("sec-fetch-mode") == "navigate" and scope["method"] == "GET" and scope["path"] == "/"
         ):
             return 403, "Requests from other sites are refused."
-        if _PATHS.fullmatch(scope["path"]) is None or ".." in scope["path"].split("/"):
+        if _PATHS.fullmatch(scope["path"]) is None or ".." in re.split(r"[/\\]", scope["path"]):
             return 404, "There is nothing at this address."
         return None
 

@@ -254,7 +254,7 @@ class Page:
         gr = self._gradio
         try:
             subject = self._explorer.subject(inverter)
-        except _USER_ERRORS as error:
+        except Exception as error:
             return [f'<p class="pi-note">{html.escape(problem(error))}</p>', *[gr.skip()] * 4]
         return [
             describe(subject),
@@ -286,5 +286,5 @@ class Page:
                 return [gr.skip(), gr.skip()]
             view = self._explorer.show(settings)
             return [gr.update(pictures=pictures(view, subject)), below(settings)]
-        except _USER_ERRORS as error:
+        except Exception as error:  # also of torch, such as too little memory: the page is the only place to say so
             return [gr.update(pictures=json.dumps({"message": problem(error)})), ""]

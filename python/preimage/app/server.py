@@ -24,7 +24,6 @@ from preimage.optional import import_optional
 from preimage.studies.layers_rows import Networks
 
 _ANY = ("0.0.0.0", "::", "")  # addresses of all interfaces
-_STARTING = 60.0  # seconds
 _ENVIRONMENT = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**9),  # events until it sums up their times
@@ -78,7 +77,7 @@ def explore(
 
 @contextlib.contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """Yield a socket bound to host and port; `OSError` states which are wrong."""
+    """Yield a socket that listens at host and port; `OSError` states which are wrong."""
     if not 0 <= port <= 65535:
         raise ValueError(f"port must be from 0 to 65535, got {port}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -87,14 +86,16 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((host, port))
-        except OSError as error:
-            raise OSError(f"cannot serve at {host}, port {port}: {error.strerror or error} (--host, --port)") from error
+            sock.listen()  # now, because another program could still bind the same port until then
+        except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one of a host
+            reason = "not the name of a host" if isinstance(error, UnicodeError) else error.strerror or error
+            raise OSError(f"cannot serve at {host}, port {port}: {reason} (--host, --port)") from error
         yield sock
 
 
 def url_of(host: str, sock: socket.socket) -> str:
     """Return the address of the page, as this computer opens it."""
-    name = "127.0.0.1" if host in _ANY else f"[{host}]" if ":" in host else host
+    name = {"::": "[::1]"}.get(host) or ("127.0.0.1" if host in _ANY else f"[{host}]" if ":" in host else host)
     return f"http://{name}:{sock.getsockname()[1]}/"
 
 
@@ -131,9 +132,8 @@ def serving(explorer: Explorer, sock: socket.socket, host: str) -> Iterator[None
         thread = threading.Thread(target=run, args=(folder,), daemon=True, name="preimage explore")
         thread.start()
         try:
-            limit = time.monotonic() + _STARTING
             while not (servers and servers[0].started):
-                if not thread.is_alive() or time.monotonic() > limit:
+                if not thread.is_alive():
                     raise RuntimeError("the server of the page does not start") from next(iter(problems), None)
                 time.sleep(0.01)
             yield
@@ -157,11 +157,13 @@ def application(explorer: Explorer, folder: str, host: str) -> Guard:
 
     async def add(request: fastapi.Request) -> Any:
         name = urllib.parse.unquote(request.headers.get("x-preimage-name", ""))[:100] or "photograph"
+        data = await request.body()
         try:
             # In a thread, because decoding takes long.
-            key = await fastapi.concurrency.run_in_threadpool(explorer.add, await request.body(), name=name)
-        except (FileFormatError, MemoryError) as error:
-            return fastapi.responses.JSONResponse({"error": problem(error)}, 400)
+            key = await fastapi.concurrency.run_in_threadpool(explorer.add, data, name=name)
+        except Exception as error:
+            known = isinstance(error, FileFormatError | MemoryError)
+            return fastapi.responses.JSONResponse({"error": problem(error)}, 400 if known else 500)
         return {"photograph": key}
 
     # Annotations are text in this module, which FastAPI could not resolve here.
