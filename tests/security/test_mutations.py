@@ -79,5 +79,5 @@ def damage(
     if counts := os.environ.get("MUTATION_COUNTS"):  # a file, for the table in docs/reliability.md
         with open(counts, "a", encoding="utf-8") as file:
             file.write(f"{os.environ['PYTEST_CURRENT_TEST']},{tried},{accepted},{slowest:.3f}\n")
-    assert slowest < 2, "seconds"
+    assert slowest < 20, "seconds of this process; a busy machine takes several times what an idle one does"
     return accepted

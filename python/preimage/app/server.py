@@ -87,8 +87,8 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         try:
             sock.bind((host, port))
             sock.listen()  # now, because another program could still bind the same port until then
-        except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one of a host
-            reason = "not the name of a host" if isinstance(error, UnicodeError) else error.strerror or error
+        except (OSError, TypeError, ValueError) as error:  # the latter two for text that cannot be the name of a host
+            reason = error.strerror or error if isinstance(error, OSError) else "not the name of a host"
             raise OSError(f"cannot serve at {host}, port {port}: {reason} (--host, --port)") from error
         yield sock
 
