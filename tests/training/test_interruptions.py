@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import os
 import signal
 import threading
 from pathlib import Path
@@ -20,7 +21,7 @@ from preimage import training
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
 from preimage.io import atomic, atomic_write
-from preimage.training import Display, TrainConfig, TrainingDivergedError, checkpoint, resuming, trainer
+from preimage.training import Display, TrainConfig, TrainingDivergedError, checkpoint, trainer
 from preimage.training import step as training_step
 from preimage.training.display import Metrics
 from preimage.training.process_state import interruptible
@@ -202,7 +203,7 @@ def test_an_output_that_is_a_file(photo_folder: Path, tmp_path: Path, below: str
 def test_an_output_that_cannot_be_written_to(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resuming.os, "access", lambda path, mode: Path(path) != tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
     with pytest.raises(PermissionError, match="written") as caught:
         training.run(config_of(photo_folder, tmp_path / "a" / "run"))
     assert caught.value.filename == str(tmp_path)
