@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from preimage.studies.disclosure import study_disclosure as study_disclosure
     from preimage.studies.interpolate import study_interpolate as study_interpolate
     from preimage.studies.layers import study_layers as study_layers
+    from preimage.studies.look import look as look
     from preimage.studies.perturb import study_perturb as study_perturb
     from preimage.studies.probe import Probe as Probe
     from preimage.studies.random_features import study_random as study_random
@@ -122,6 +123,7 @@ _LAZY_NAMES = {
     "list_inverters": "preimage.inverters",
     "list_representations": "preimage.representations",
     "load_inverter": "preimage.inverters",
+    "look": "preimage.studies.look",
     "merge": "preimage.store",
     "phow": "preimage.ops.phow",
     "read_image": "preimage.io",

@@ -70,6 +70,13 @@ OPTIONAL = {
             "pip install 'preimage[gpu]'",
         ),
         OptionalPackage("lightning", ("lightning.pytorch",), "callbacks of PyTorch Lightning", "pip install lightning"),
+        OptionalPackage("timm", ("timm", "timm.data", "huggingface_hub"), "networks timm:NAME", "pip install timm"),
+        OptionalPackage(
+            "transformers",
+            ("transformers", "transformers.image_processing_utils"),
+            "networks hf:NAME",
+            "pip install transformers",
+        ),
         OptionalPackage("triton", ("triton",), "fused up-convolutions on a GPU", "pip install triton"),
     )
 }

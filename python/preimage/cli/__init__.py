@@ -21,6 +21,7 @@ from preimage.cli.film import film
 from preimage.cli.info import info
 from preimage.cli.invert import invert
 from preimage.cli.layers import layers
+from preimage.cli.look import look
 from preimage.cli.merge import merge
 from preimage.cli.report import report
 from preimage.cli.representations import representations
@@ -39,7 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (
-    *(demo, extract, invert, train, evaluate, compare, report, sheet, explore, film),
+    *(demo, look, extract, invert, train, evaluate, compare, report, sheet, explore, film),
     *(representations, layers, info, verify, convert, merge, doctor),
 ):
     app.command(cls=Command)(_command)

@@ -59,7 +59,8 @@ class Network:
     (B, (1 + k)·C, n, n). ``output_layout="tokens-last"``, ``"tokens-middle"`` and ``"tokens-at-N"`` are for networks
     that put the k tokens at the end, after the first half of the n², or after N of them. ``output_layout="nhwc"`` takes
     maps with the channels last; a map that is square only in that order is an error without it, unless
-    ``output_layout="nchw"`` confirms its order. ``output_layout="vector"`` flattens any output.
+    ``output_layout="nchw"`` confirms its order. ``output_layout="vector"`` flattens any output, ``"class-token"`` is the
+    first token alone, ``"grid"`` the n² tokens without the others, and ``"mean"`` their mean, or that of a map.
 
     The module is not changed: each pass runs in evaluation mode, without gradients of the weights, and then restores
     the mode and ``requires_grad`` of every submodule. Images on another device are processed by a copy of the network
@@ -131,7 +132,8 @@ class Network:
         Args:
             layer: Name in ``module.named_modules()``; ``""`` is the output of the network.
             output_layout: Axis order of its output: ``"auto"``, ``"nchw"``, ``"nhwc"``, ``"vector"``,
-                ``"tokens-middle"``, ``"tokens-last"`` or ``"tokens-at-N"``.
+                ``"tokens-middle"``, ``"tokens-last"`` or ``"tokens-at-N"``; or a part of it: ``"class-token"``,
+                ``"grid"`` or ``"mean"``.
 
         Raises:
             ValueError: No such layer (similar names are listed), or no such `output_layout`.
@@ -164,7 +166,7 @@ class Network:
             outputs = layer_outputs(module, wanted, self.pixels(images), self._called)
         features: dict[str, torch.Tensor] = {}
         for name in wanted:
-            features[name], shape = as_features(outputs[name], output_layout, len(images), name)
+            features[name], shape = as_features(self._output(outputs[name]), output_layout, len(images), name)
             if shape != shapes[name]:
                 raise ValueError(
                     f"layer {name!r} has features {shape.features} here but {shapes[name].features} for a single "
@@ -187,14 +189,14 @@ class Network:
             if missing:
                 outputs = self._on_black(lambda module, pixels: layer_outputs(module, missing, pixels, self._called))
                 for name, output in outputs.items():
-                    self._shapes[name, output_layout] = as_features(output, output_layout, 1, name)[1]
+                    self._shapes[name, output_layout] = as_features(self._output(output), output_layout, 1, name)[1]
             return {name: self._shapes[name, output_layout] for name in names}
 
     def trace(self) -> list[TracedLayer]:
         """Return all layers called in a pass over one image, in the order in which they finish."""
         return [
             dataclasses.replace(found, calls=calls)
-            for calls, found in self._on_black(lambda module, pixels: trace(module, pixels, _traced, self._called))
+            for calls, found in self._on_black(lambda module, pixels: trace(module, pixels, self._traced, self._called))
         ]
 
     def described_preprocessing(self) -> dict[str, Scalar]:
@@ -232,7 +234,14 @@ class Network:
         Raises:
             TypeError, ValueError: As the constructor.
         """
-        return Network(module, self._preprocess, image_size=self.image_size, name=self.name, identify=self._identify)
+        return type(self)(module, self._preprocess, image_size=self.image_size, name=self.name, identify=self._identify)
+
+    def _output(self, output: Any) -> Any:
+        """Return the part of a layer's output that is its features; a subclass may take one tensor of several."""
+        return output
+
+    def _traced(self, name: str, layer: nn.Module, output: Any) -> TracedLayer:
+        return _traced(name, layer, self._output(output))
 
     @contextmanager
     def _on(self, device: torch.device, gradients: bool = False) -> Iterator[nn.Module]:

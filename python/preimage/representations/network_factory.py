@@ -1,4 +1,4 @@
-"""Create representations from the name of a function that creates a network, ``torch:package.module:factory``."""
+"""Create representations from the name of a network: ``torch:package.module:factory``, ``timm:NAME`` or ``hf:NAME``."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from preimage.errors import brief, is_out_of_memory
 from preimage.representations.base import Representation
 from preimage.representations.network import Network
 from preimage.representations.network_layers import describe_output, place_of
+from preimage.representations.network_libraries import is_library_name, library_network
 from preimage.representations.preprocessing import PREPROCESSINGS, check_preprocessing
 from preimage.representations.registry import register_family
 
 _NAME = re.compile(r"torch:([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 
 
+@register_family("hf")
+@register_family("timm")
 @register_family("torch")
 def create(
     name: str,
@@ -32,33 +35,39 @@ def create(
     ] = None,
     output_layout: Annotated[
         str | None,
-        "Axis order of the layer's output: auto, nchw, nhwc, vector, tokens-middle, tokens-last or tokens-at-N.",
+        "Axis order of the layer's output: auto, nchw, nhwc, vector, tokens-middle, tokens-last or tokens-at-N; or a "
+        "part of it: class-token, grid or mean.",
     ] = None,
     preprocessing: Annotated[
-        str | None, "Preprocessing: imagenet-rgb (default), caffe-bgr or unit (RGB in [0, 1])."
+        str | None,
+        "Preprocessing: imagenet-rgb, caffe-bgr or unit (RGB in [0, 1]). Default: that of timm or transformers for the "
+        "network, else imagenet-rgb.",
     ] = None,
-    input_size: Annotated[int | None, "Side of the images in pixels; 224 by default."] = None,
-    weights: Annotated[str | None, "Path of the weights, passed to the factory."] = None,
+    input_size: Annotated[
+        int | None, "Side of the images in pixels. Default: that of timm or transformers for the network, else 224."
+    ] = None,
+    weights: Annotated[
+        str | None, "Path of the weights, passed to the factory or to timm; random for timm and transformers."
+    ] = None,
 ) -> Representation:
-    """Create a representation from a layer of any torch network: torch:package.module:factory.
+    """Create a representation from a layer of any torch network: torch:package.module:factory, timm:NAME or hf:NAME.
 
     Args:
-        name: ``torch:package.module:factory``, see `load_factory`.
+        name: ``torch:package.module:factory``, see `load_factory`; or as in `library_network`.
         layer: Name of the layer; ``""`` is the output of the network.
         output_layout: Axis order of the layer's output, ``"auto"`` by default; see `preimage.Network`.
-        preprocessing: ``"imagenet-rgb"`` by default, ``"caffe-bgr"``, or ``"unit"``: RGB in [0, 1].
-        input_size: Side of the images in pixels, 224 by default.
-        weights: Path of the weights, passed to the factory.
+        preprocessing: ``"imagenet-rgb"``, ``"caffe-bgr"``, or ``"unit"``: RGB in [0, 1]. By default that of timm or
+            transformers for the network, else ``"imagenet-rgb"``.
+        input_size: Side of the images in pixels; by default that of timm or transformers for the network, else 224.
+        weights: Path of the weights, passed to the factory or to timm; ``"random"`` for timm and transformers.
 
     Raises:
         ValueError: As `load_factory` and `load_network`; no layer is given, or the network has no layer of that name.
     """
-    made = load_factory(name, weights)
-    if isinstance(made, Representation):
+    network = load(name, weights=weights, preprocessing=preprocessing, input_size=input_size)
+    if isinstance(network, Representation):
         _refuse(name, "makes a Representation", layer=layer, output_layout=output_layout)
-        _refuse(name, "makes a Representation", preprocessing=preprocessing, input_size=input_size)
-        return made
-    network = as_network(name, made, preprocessing, input_size)
+        return network
     if layer is None:
         raise ValueError(
             f"layer must be given for {name} (-p layer=NAME); `preimage layers {name}` lists them, '' is the output"
@@ -69,12 +78,15 @@ def create(
 def load_network(
     name: str, *, preprocessing: str | None = None, input_size: int | None = None, weights: str | None = None
 ) -> Network:
-    """Return the network that a function creates; arguments as in `create`.
+    """Return the network of a name; arguments as in `create`.
 
     Raises:
+        ImportError, ValueError: As `library_network`.
         ValueError: As `load_factory`; a factory that creates a representation without layers; an unknown preprocessing;
             or a preprocessing or `input_size`, if the factory creates a `preimage.Network`, which has both.
     """
+    if is_library_name(name):
+        return library_network(name, preprocessing=preprocessing, input_size=input_size, weights=weights)
     made = load_factory(name, weights)
     if isinstance(made, Representation):
         network = getattr(made, "network", None)
@@ -87,11 +99,13 @@ def load_network(
 def load(
     name: str, *, weights: str | None = None, preprocessing: str | None = None, input_size: int | None = None
 ) -> Network | Representation:
-    """Return the network or the representation that a function creates; arguments as in `create`.
+    """Return the network of a name, or the representation that a function creates; arguments as in `create`.
 
     Raises:
-        ValueError: As `load_network`, or preprocessing options if the function creates a representation.
+        ImportError, ValueError: As `load_network`, or preprocessing options if the function creates a representation.
     """
+    if is_library_name(name):
+        return library_network(name, preprocessing=preprocessing, input_size=input_size, weights=weights)
     made = load_factory(name, weights)
     if isinstance(made, Representation):
         _refuse(name, "makes a Representation", preprocessing=preprocessing, input_size=input_size)
@@ -121,7 +135,9 @@ def load_factory(name: str, weights: str | None = None) -> nn.Module | Network |
     """
     match = _NAME.fullmatch(name)
     if match is None:
-        raise ValueError(f"the name of a network must be torch:package.module:factory, got {name!r}")
+        raise ValueError(
+            f"the name of a network must be torch:package.module:factory, timm:NAME or hf:NAME, got {name!r}"
+        )
     with _current_folder_importable():
         factory = _attribute(name, *match.groups())
         if isinstance(factory, nn.Module | Network | Representation):

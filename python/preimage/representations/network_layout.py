@@ -12,7 +12,8 @@ import torch
 
 from preimage.representations.network_layers import describe_output
 
-LAYOUTS = ("auto", "nchw", "nhwc", "vector", "tokens-middle", "tokens-last")
+_POOLED = ("class-token", "mean", "grid")  # a part of the tokens, or their mean
+LAYOUTS = ("auto", "nchw", "nhwc", "vector", "tokens-middle", "tokens-last", *_POOLED)
 _TOKENS_AT = re.compile(r"tokens-at-(0|[1-9][0-9]{0,8})")
 MOST_PREFIX_TOKENS = 8
 
@@ -43,7 +44,9 @@ def as_features(output: Any, output_layout: str, count: int, layer: str) -> tupl
     Args:
         output: (B, C, h, w), with `output_layout` ``"nhwc"`` (B, h, w, C): a map, or a vector if h = w = 1.
             (B, C): a vector. (B, N, C): N = n² + k tokens, see `grid_of_tokens`. With ``"vector"`` any output of B
-            entries, flattened in C order. float16, bfloat16 and float64 become float32.
+            entries, flattened in C order. float16, bfloat16 and float64 become float32. With ``"class-token"`` the first
+            token alone, (B, C); with ``"grid"`` the n² tokens of the grid without the k others; with ``"mean"`` the mean
+            over the positions of a map, or over the tokens of the grid, (B, C).
         output_layout: One of `LAYOUTS`, or ``"tokens-at-N"``. ``"auto"`` refuses a map that is square only as
             (B, h, w, C); ``"nchw"`` takes it as (B, C, h, w). The k tokens that are not part of the grid come
             first; with ``"tokens-last"`` they come last, with ``"tokens-middle"`` after the first half of the grid,
@@ -76,6 +79,8 @@ def as_features(output: Any, output_layout: str, count: int, layer: str) -> tupl
 def _arranged(output: torch.Tensor, output_layout: str, called: str) -> tuple[torch.Tensor, int]:
     if output_layout == "vector":
         return output.flatten(1), 0
+    if output_layout in _POOLED:
+        return _pooled(output, output_layout, called), 0
     match output.dim():
         case 2:
             return output, 0
@@ -96,6 +101,25 @@ def _arranged(output: torch.Tensor, output_layout: str, called: str) -> tuple[to
         f"{called} returns {describe_output(output)}: neither a map (B, C, h, w), nor tokens (B, N, C), nor a vector "
         "(B, C); output_layout='vector' flattens it"
     )
+
+
+def _pooled(output: torch.Tensor, output_layout: str, called: str) -> torch.Tensor:
+    """Return the class token, the tokens of the grid without the others, or the mean over the positions."""
+    if output_layout == "mean" and output.dim() == 4:
+        return output.mean(dim=(1, 2) if looks_channels_last(output.shape) else (2, 3))
+    if output.dim() != 3:
+        kinds = "a map (B, C, h, w) or tokens (B, N, C)" if output_layout == "mean" else "tokens (B, N, C)"
+        raise ValueError(f"{called} returns {describe_output(output)}; output_layout={output_layout!r} is for {kinds}")
+    features, prefix = _on_their_grid(output, "auto", called)
+    if output_layout == "class-token":
+        if not prefix:
+            raise ValueError(
+                f"{called} returns {describe_output(output)}, a grid without a class token: output_layout='mean' is the "
+                "mean of its tokens"
+            )
+        return output[:, 0]
+    grid = features[:, : output.shape[2]]
+    return grid.mean(dim=(2, 3)) if output_layout == "mean" else grid
 
 
 def looks_channels_last(shape: Sequence[int]) -> bool:

@@ -20,7 +20,7 @@ from preimage.spec import USER_VARIANT, Spec
 # names begin with it.
 _ONE = ("dense_sift", "efficientnet_lite0", "hog", "lbp", "sift")
 _SEVERAL = ("alexnet",)
-_FAMILY_MODULES = {"torch": "network_factory"}
+_FAMILY_MODULES = dict.fromkeys(("torch", "timm", "hf"), "network_factory")
 
 _REGISTER: dict[str, type[Representation]] = {}
 _FAMILIES: dict[str, Callable[..., Representation]] = {}
@@ -93,7 +93,7 @@ def describe_representation(name: str) -> RepresentationInfo:
     """Describe a representation: its title, summary, parameters and presets.
 
     Args:
-        name: One of `list_representations`, or ``torch:package.module:factory``.
+        name: One of `list_representations`, or ``torch:package.module:factory``, ``timm:NAME`` or ``hf:NAME``.
 
     Raises:
         ValueError: No such name; the message lists the known ones.
@@ -111,10 +111,11 @@ def create_representation(name: str, /, **parameters: Any) -> Representation:
     """Create a representation by name.
 
     ``torch:package.module:factory`` is a layer of the network that the function ``factory`` creates; its module is
-    imported from the current folder or from the installed packages.
+    imported from the current folder or from the installed packages. ``timm:NAME`` and ``hf:NAME`` are layers of networks
+    of timm and transformers, whose weights must be on this machine.
 
     Args:
-        name: One of `list_representations`, or ``torch:package.module:factory``.
+        name: One of `list_representations`, or ``torch:package.module:factory``, ``timm:NAME`` or ``hf:NAME``.
         parameters: Parameters that differ from the defaults, see `describe_representation`.
 
     Raises:
@@ -169,7 +170,8 @@ def representation_class(name: str) -> type[Representation]:
         reason = f" ({'; '.join(failed)})" if failed else ""
         known_names = ", ".join(list_representations())
         raise ValueError(
-            f"unknown representation {name!r}; known are {known_names}, and torch:package.module:factory{reason}"
+            f"unknown representation {name!r}; known are {known_names}, and torch:package.module:factory, "
+            f"timm:NAME and hf:NAME{reason}"
         )
     return _REGISTER[name]
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from preimage.io import Listing, atomic_write, write_png
 from preimage.io.csv_file import write_csv
@@ -143,17 +143,19 @@ class Study(abc.ABC):
         sheet_heading: Heading of the sheet on the page.
         sheet_alt: Alternative text of the sheet.
         sheet_note: Text below the sheet.
+        sheet_span: Width of the sheet on the page, see `preimage.viz.html.Section`.
         plot_heading: Heading of the plot on the page.
         plot_alt: Alternative text of the plot.
         tile: Side of an image on the sheet, pixels.
     """
 
     name: ClassVar[str]
-    title: ClassVar[str]
+    title: str
     sheet_rows: Sequence[SheetRow]
     sheet_heading: ClassVar[str]
     sheet_alt: ClassVar[str]
     sheet_note: ClassVar[str] = ""
+    sheet_span: Literal["page", "window"] = "window"
     plot_heading: ClassVar[str]
     plot_alt: ClassVar[str]
     tile: int = 192
@@ -202,7 +204,7 @@ class Study(abc.ABC):
     def page(self, sheet: Pixels, plot: Pixels | None, notes: Sequence[str], command: str) -> str:
         """Return the self-contained HTML page."""
         sections = [
-            Section(self.sheet_heading, [Figure(sheet, "", self.sheet_alt)], note=self.sheet_note, span="window")
+            Section(self.sheet_heading, [Figure(sheet, "", self.sheet_alt)], note=self.sheet_note, span=self.sheet_span)
         ]
         if plot is not None:
             sections.append(Section(self.plot_heading, [Figure(plot, "", self.plot_alt, on_white=True)], span="page"))

@@ -116,7 +116,7 @@ class CacheBuilder:
             positions, rows = self._computed(store.index.positions(missing[0]))
             dtype = store.index.dtype
             if positions and not decided:
-                dtype, decided = "float16" if _half_precision_suffices(rows) else "float32", True
+                dtype, decided = "float16" if half_precision_suffices(rows) else "float32", True
             elif dtype == "float16" and (overflow := self._overflow(positions, rows)):
                 self.note(f"{overflow}: the cache is restarted in float32")
                 dtype, done = "float32", 0
@@ -230,7 +230,7 @@ def bytes_free(folder: Path) -> int:
     return shutil.disk_usage(parent).free - _RESERVED_BYTES
 
 
-def _half_precision_suffices(rows: Rows) -> bool:
+def half_precision_suffices(rows: Rows) -> bool:
     """Return whether half precision has enough range and resolution for features like these.
 
     It is not enough for probabilities: networks take their logarithms, and half precision rounds small numbers to zero.

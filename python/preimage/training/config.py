@@ -46,7 +46,8 @@ class TrainConfig:
             error.
         skip_bad: Whether damaged images are left out, and with ``features`` also images whose features are missing, NaN
             or of an unusual shape, instead of raising an error.
-        val_images: Validation images. If empty, ``val_count`` of ``images`` are held out.
+        val_images: Validation images. If empty, ``val_count`` of ``images`` are held out. With ``features``, their
+            features are in the same file, and no image of ``images`` has the same key.
         val_count: Number of held-out validation images.
         preset: Name of the network, see `preimage.inverters.plan`. ``None`` is ``"compact"``, or with ``init`` the
             network of that inverter, unless ``output_size`` or ``budget`` are given.
@@ -160,10 +161,6 @@ class TrainConfig:
                 "representation and features exclude each other: give one or the other",
             ),
             (not precomputed or not self.parameters, "parameters do not apply to user-provided features"),
-            (
-                not precomputed or not self.val_images,
-                "val_images do not apply to user-provided features: val_count of the images in the file are held out",
-            ),
             (
                 precomputed or (self.features_name is None and not self.allow_missing),
                 "features_name and allow_missing apply to user-provided features only: features must be given",

@@ -27,7 +27,7 @@ from preimage.training.dataset import Batch, Dataset
 from preimage.training.distributed import Processes
 from preimage.training.images import NAMED, BadImage, Note, count_phrase, refuse_bad
 from preimage.training.sampling import Crops, Integers, Samples
-from preimage.training.split import ImageList, Split, inspect_images, joint_digest, list_images, split_images
+from preimage.training.split import ImageList, Item, Split, inspect_images, joint_digest, list_images, split_images
 
 Pair = tuple[ImageSource, int]  # an image, and the position of its features in the file
 
@@ -88,8 +88,8 @@ def open_precomputed(
             of another size than ``config.size``; or there are too few images.
         FileFormatError: The file is damaged or of another format.
     """
-    file, misshapen = _open_file(config)
-    config = dataclasses.replace(config, size=_image_size(file, config.size))
+    file, misshapen = open_feature_file(config)
+    config = dataclasses.replace(config, size=image_size_of(file, config.size))
     split, shape = processes.from_main(lambda: _inspected(config, file, misshapen, known, note))
     return config, PrecomputedDataset(config, file, split, shape)
 
@@ -98,7 +98,15 @@ def _inspected(
     config: TrainConfig, file: FeatureFile, misshapen: dict[str, str], known: ImageList | None, note: Note
 ) -> tuple[Split, tuple[int, ...]]:
     """Inspect images and features; return their split into training and validation images, and the features' shape."""
-    listing = list_images(config.images, config, note)
+    given, separate = list_images(config.images, config, note), Listing([])
+    if config.val_images:
+        separate = list_images(config.val_images, config, note)
+        if both := {source.key for source in given.sources} & {source.key for source in separate.sources}:
+            raise ValueError(
+                "images and val_images must have different keys, because the features of both are in one file, got "
+                f"{min(both)!r} in both"
+            )
+    listing = Listing(given.sources + separate.sources, given.skipped + separate.skipped)
     keys = {source.key for source in listing.sources}
     misshapen = {_image_key(key, keys): shape for key, shape in misshapen.items()}
     bad = [BadImage(key, f"{file.path}: {key!r} has features {shape}") for key, shape in misshapen.items()]
@@ -109,19 +117,31 @@ def _inspected(
     before = set() if known is None else {one.key for one in known.skipped}
     new = [one for one in bad if one.key not in before]
     refuse_bad(new, len(listing.sources), skip_bad=config.skip_bad, resumed=known is not None)
-    valid = [(source, position) for source, position in pairs if source.key in digests]
-    valid_listing = Listing([source for source, _ in valid], listing.skipped)
-    items, unreadable = inspect_images(valid_listing, config, known, note)
-    positions = {source.key: position for source, position in valid}
-    items = [
-        item._replace(digest=joint_digest(item.digest, digests[item.source.key]), position=positions[item.source.key])
-        for item in items
-    ]
-    return split_images(items, None, bad + unreadable, config, known, note), shape
+    positions = {source.key: position for source, position in pairs if source.key in digests}
+
+    def inspected(listed: Listing, *, validation: bool = False) -> list[Item]:
+        valid = dataclasses.replace(listed, sources=[one for one in listed.sources if one.key in positions])
+        items, unreadable = inspect_images(valid, config, known, note, validation=validation)
+        bad.extend(unreadable)
+        return [
+            item._replace(
+                digest=joint_digest(item.digest, digests[item.source.key]), position=positions[item.source.key]
+            )
+            for item in items
+        ]
+
+    items = inspected(given)
+    val = inspected(separate, validation=True) if config.val_images else None
+    return split_images(items, val, bad, config, known, note), shape
 
 
-def _open_file(config: TrainConfig) -> tuple[FeatureFile, dict[str, str]]:
-    """Return the features, and the shapes of those left out because they differ from most."""
+def open_feature_file(config: TrainConfig) -> tuple[FeatureFile, dict[str, str]]:
+    """Return the features of a run's file, and the shapes of those left out because they differ from most.
+
+    Raises:
+        ValueError: A name of features that is taken, or given for a file that has one.
+        FileFormatError: The file is damaged, empty or of another format.
+    """
     assert config.features is not None
     if config.features_name in list_representations():
         raise ValueError(
@@ -147,8 +167,12 @@ def _open_file(config: TrainConfig) -> tuple[FeatureFile, dict[str, str]]:
     return file, misshapen
 
 
-def _image_size(file: FeatureFile, size: int | None) -> int:
-    """Return the side of the images: the one stated in the file, if all images are squares of one size."""
+def image_size_of(file: FeatureFile, size: int | None) -> int:
+    """Return the side of the images: the one stated in the file, if all images are squares of one size.
+
+    Raises:
+        ValueError: Another `size` than that, or maps of images that are not squares of one size.
+    """
     stated = file.processed_size(0)[0]
     sizes = sorted({(height, width) for height, width in file.processed_sizes.tolist()})
     if sizes == [(stated, stated)]:
