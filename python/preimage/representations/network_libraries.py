@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import nn
 from preimage.errors import brief, is_out_of_memory
 from preimage.optional import import_optional
 from preimage.representations.network import Network
-from preimage.representations.preprocessing import PREPROCESSINGS, Preprocessing, check_preprocessing
+from preimage.representations.preprocessing import PREPROCESSINGS, Preprocessing, check_preprocessing, unit_rgb
 
 RANDOM = "random"  # value of `weights`
 RANDOM_MARK = ", random weights"  # at the end of the names of networks without trained weights
@@ -69,10 +69,8 @@ def timm_preprocessing(module: nn.Module, input_size: int | None = None) -> Prep
     channels, height, width = config["input_size"]
     if channels != 3 or (input_size is None and height != width):
         raise ValueError(f"the network must take square RGB images, got (C, H, W) = {channels, height, width}")
-    mean, std = (tuple(float(value) for value in config[name]) for name in ("mean", "std"))
-    if len(mean) != 3 or len(std) != 3:
-        raise ValueError(f"mean and std must be three numbers, got {mean} and {std}")
-    return Preprocessing(height if input_size is None else input_size, mean=mean, std=std)
+    side = height if input_size is None else input_size
+    return Preprocessing(side, mean=_three(config["mean"]), std=_three(config["std"]))
 
 
 def has_timm_config(module: nn.Module) -> bool:
@@ -234,14 +232,21 @@ def _hf_preprocessing(transformers: Any, model: str, input_size: int | None) -> 
         ) from error
     side = input_size or _processed_side(fields)
     scale = 255 * float(fields.get("rescale_factor", 1 / 255)) if fields.get("do_rescale", True) else 255.0
-    mean, std = (0.0,) * 3, (1.0,) * 3
-    if fields.get("do_normalize", True):
-        missing = [name for name in ("image_mean", "image_std") if not fields.get(name)]
-        if missing:
-            fields = fields | _defaults(transformers, model)
-        mean, std = (tuple(map(float, fields[name])) for name in ("image_mean", "image_std"))
-    unit = dataclasses.replace(Preprocessing(side), scale=round(scale, 9))
-    return dataclasses.replace(unit, mean=mean, std=std)
+    unnormalized = dataclasses.replace(unit_rgb(side), scale=round(scale, 9))
+    if not fields.get("do_normalize", True):
+        return unnormalized
+    if not (fields.get("image_mean") and fields.get("image_std")):
+        fields = fields | _defaults(transformers, model)
+    mean, std = _three(fields["image_mean"]), _three(fields["image_std"])
+    return dataclasses.replace(unnormalized, mean=mean, std=std)
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    """Return three numbers; one number is repeated."""
+    numbers = [float(value) for value in values] if isinstance(values, Sequence) else [float(values)] * 3
+    if len(numbers) != 3:
+        raise ValueError(f"mean and std must be three numbers, got {values!r}")
+    return numbers[0], numbers[1], numbers[2]
 
 
 def _defaults(transformers: Any, model: str) -> dict[str, Any]:
@@ -259,7 +264,8 @@ def _processed_side(fields: Mapping[str, Any]) -> int:
         given = sides.pop() if len(sides) == 1 else None
     if not isinstance(given, int):
         raise ValueError(
-            f"the size of the images is not one number in preprocessor_config.json: give input_size, got {fields.get('size')}"
+            "preprocessor_config.json must state one side of the images, got "
+            f"{fields.get('crop_size') or fields.get('size')!r}: give input_size"
         )
     return given
 

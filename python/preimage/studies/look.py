@@ -163,8 +163,8 @@ def look(
     if features is not None:
         given = {"network": network, "layers": layers, "weights": weights, "preprocessing": preprocessing}
         _refuse_with_features(given)
-        source: Source = FileFeatures(fspath(features), listing, folder, input_size, say)
-        listing = source.listing
+        source: Source = (file := FileFeatures(fspath(features), listing, folder, input_size, say))
+        listing = file.listing
     elif network is None:
         raise ValueError("network or features must be given, got neither")
     else:

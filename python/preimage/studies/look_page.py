@@ -30,7 +30,6 @@ class LookStudy(Study):
     name = "look"
     sheet_heading = "From each layer alone"
     sheet_alt = "a row for each held-out photograph: the photograph, and its reconstruction from each layer"
-    sheet_span = "page"
     plot_heading = "Error by layer"
     plot_alt = "normalized error of each layer with its interval, and that of the mean image"
 
