@@ -48,7 +48,7 @@ def look(
         str | None,
         typer.Option(
             metavar="PATH",
-            help="Features of the images instead of an encoder: a feature store, or arrays with keys (.npz, .npy, .h5).",
+            help="Features instead of an encoder: a feature store, or arrays with keys (.npz, .npy, .h5).",
         ),
     ] = None,
     weights: Annotated[

@@ -59,8 +59,8 @@ class Network:
     (B, (1 + k)·C, n, n). ``output_layout="tokens-last"``, ``"tokens-middle"`` and ``"tokens-at-N"`` are for networks
     that put the k tokens at the end, after the first half of the n², or after N of them. ``output_layout="nhwc"`` takes
     maps with the channels last; a map that is square only in that order is an error without it, unless
-    ``output_layout="nchw"`` confirms its order. ``output_layout="vector"`` flattens any output, ``"class-token"`` is the
-    first token alone, ``"grid"`` the n² tokens without the others, and ``"mean"`` their mean, or that of a map.
+    ``output_layout="nchw"`` confirms its order. ``output_layout="vector"`` flattens any output. ``"class-token"`` is
+    the first token alone, ``"grid"`` the n² tokens without the others, and ``"mean"`` their mean, or that of a map.
 
     The module is not changed: each pass runs in evaluation mode, without gradients of the weights, and then restores
     the mode and ``requires_grad`` of every submodule. Images on another device are processed by a copy of the network

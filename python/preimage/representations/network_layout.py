@@ -44,9 +44,9 @@ def as_features(output: Any, output_layout: str, count: int, layer: str) -> tupl
     Args:
         output: (B, C, h, w), with `output_layout` ``"nhwc"`` (B, h, w, C): a map, or a vector if h = w = 1.
             (B, C): a vector. (B, N, C): N = n² + k tokens, see `grid_of_tokens`. With ``"vector"`` any output of B
-            entries, flattened in C order. float16, bfloat16 and float64 become float32. With ``"class-token"`` the first
-            token alone, (B, C); with ``"grid"`` the n² tokens of the grid without the k others; with ``"mean"`` the mean
-            over the positions of a map, or over the tokens of the grid, (B, C).
+            entries, flattened in C order. With ``"class-token"`` the first token alone, (B, C); with ``"grid"`` the n²
+            tokens of the grid without the k others; with ``"mean"`` the mean over the positions of a map, or over the
+            tokens of the grid, (B, C). float16, bfloat16 and float64 become float32.
         output_layout: One of `LAYOUTS`, or ``"tokens-at-N"``. ``"auto"`` refuses a map that is square only as
             (B, h, w, C); ``"nchw"`` takes it as (B, C, h, w). The k tokens that are not part of the grid come
             first; with ``"tokens-last"`` they come last, with ``"tokens-middle"`` after the first half of the grid,
@@ -114,8 +114,8 @@ def _pooled(output: torch.Tensor, output_layout: str, called: str) -> torch.Tens
     if output_layout == "class-token":
         if not prefix:
             raise ValueError(
-                f"{called} returns {describe_output(output)}, a grid without a class token: output_layout='mean' is the "
-                "mean of its tokens"
+                f"{called} returns {describe_output(output)}, a grid without a class token: output_layout='mean' is "
+                "the mean of its tokens"
             )
         return output[:, 0]
     grid = features[:, : output.shape[2]]

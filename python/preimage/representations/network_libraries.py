@@ -1,4 +1,4 @@
-"""Networks of timm and of transformers by name, ``timm:NAME`` and ``hf:NAME``, with weights that are on this machine."""
+"""Load networks of timm and of transformers by name, ``timm:NAME`` and ``hf:NAME``. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def library_network(
     Args:
         name: ``timm:NAME`` for a name that ``timm.create_model`` knows; ``hf:NAME`` for a folder with a model of
             transformers, or the name of one in the Hugging Face cache of this machine.
-        preprocessing: ``"imagenet-rgb"``, ``"caffe-bgr"`` or ``"unit"``; by default that of the library for this network.
-        input_size: Side of the images in pixels; by default that of the library for this network.
-        weights: For timm the path of a file of weights; for both ``"random"``, weights initialized by
-            ``torch.manual_seed(0)``. By default the trained weights, if they are on this machine.
+        preprocessing: ``"imagenet-rgb"``, ``"caffe-bgr"`` or ``"unit"``; by default that of the network.
+        input_size: Side of the images in pixels; by default that of the network.
+        weights: For timm the path of a file of weights; for both ``"random"``, initialized with the seed 0. By default
+            the trained weights, if they are on this machine.
 
     Raises:
         ImportError: timm or transformers is not installed.
@@ -156,7 +156,7 @@ def _timm_file(timm: Any, model: str) -> Path:
 
 
 class TransformersNetwork(Network):
-    """A network of transformers, whose layers may return a tuple or a ``ModelOutput``: the features are its first tensor."""
+    """A network of transformers. If a layer returns a tuple or a ``ModelOutput``, its features are the first tensor."""
 
     def _output(self, output: Any) -> Any:
         """Return the first tensor of a tuple, or of a ``ModelOutput`` (``last_hidden_state``)."""
@@ -185,8 +185,8 @@ def _hf(model: str, preprocessing: str | None, input_size: int | None, weights: 
         if is_out_of_memory(error):
             raise
         raise ValueError(
-            f"hf:{model} is neither a folder with a model of transformers nor in the cache of this machine, and nothing "
-            f"is downloaded: {brief(error)}"
+            f"hf:{model} is neither a folder with a model of transformers nor in the cache of this machine, and "
+            f"nothing is downloaded: {brief(error)}"
         ) from error
     tower = getattr(module, "vision_model", module)  # of CLIP and SigLIP
     own_size = _own_size(tower)

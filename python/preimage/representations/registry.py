@@ -111,8 +111,8 @@ def create_representation(name: str, /, **parameters: Any) -> Representation:
     """Create a representation by name.
 
     ``torch:package.module:factory`` is a layer of the network that the function ``factory`` creates; its module is
-    imported from the current folder or from the installed packages. ``timm:NAME`` and ``hf:NAME`` are layers of networks
-    of timm and transformers, whose weights must be on this machine.
+    imported from the current folder or from the installed packages. ``timm:NAME`` and ``hf:NAME`` are layers of
+    networks of timm and transformers, whose weights must be on this machine.
 
     Args:
         name: One of `list_representations`, or ``torch:package.module:factory``, ``timm:NAME`` or ``hf:NAME``.

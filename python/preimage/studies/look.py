@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 
-from preimage.errors import FileFormatError, parse_json
+from preimage.inverters import resolve_device
 from preimage.io import ImageSource, Listing, decode_file
-from preimage.io.atomic import atomic_write
 from preimage.io.folders import make_folders
 from preimage.metrics import SMALLEST_FOR_SSIM
 from preimage.pipelines.image_loading import Images, Pixels, as_batch, as_listing
@@ -30,16 +28,16 @@ from preimage.studies.formatting import listed
 from preimage.studies.look_layers import DEFAULT_COUNT
 from preimage.studies.look_page import LookStudy
 from preimage.studies.look_photographs import PhotographReader, Prepared, Square, prepare, training_squares
-from preimage.studies.look_source import Encoder, FileFeatures, NetworkFeatures, open_network
-from preimage.studies.look_training import (
-    LookLayer,
-    Schedule,
-    TrainedLayer,
-    measure_layer,
-    read_runs,
-    record_text,
-    train_layer,
+from preimage.studies.look_record import RECORD, check_settings, read_record, read_runs, write_record
+from preimage.studies.look_source import (
+    Encoder,
+    FileFeatures,
+    NetworkFeatures,
+    check_inverter,
+    open_network,
+    refuse_with_features,
 )
+from preimage.studies.look_training import LookLayer, Schedule, TrainedLayer, measure_layer, train_layer
 from preimage.training.config import MIN_VAL_IMAGES
 from preimage.training.display import Display
 from preimage.training.split import hold_out
@@ -47,7 +45,6 @@ from preimage.viz.sheets import SMALLEST_TILE
 
 Source = NetworkFeatures | FileFeatures
 
-_RECORD = "look.json"
 _CACHE = "cache"
 _PREPARING = 0.2  # share of the time for preparing photographs and features
 _MOST_HELD_OUT = 64
@@ -151,26 +148,26 @@ def look(
     start = time.perf_counter()
     deadline = start + 60 * minutes
     say = status or (lambda sentence: None)
-    check_at_least(("tile", tile, SMALLEST_TILE), ("seed", seed, 0), ("batch_size", batch_size, 1))
-    check_at_least(
-        ("layer_count", layer_count, 1), ("output_size", output_size, SMALLEST_FOR_SSIM), ("budget", budget, 1)
-    )
+    check_at_least(("tile", tile, SMALLEST_TILE), ("seed", seed, 0), ("layer_count", layer_count, 1))
+    check_at_least(("output_size", output_size, SMALLEST_FOR_SSIM), ("batch_size", batch_size, 1))
     if not 0 < minutes < math.inf:
         raise ValueError(f"minutes must be a number above 0, got {minutes:g}")
+    resolve_device(device)
     folder = output_folder(output)
-    record = _earlier(folder)
+    record = read_record(folder)
     listing = as_listing(images, skip_bad=skip_bad)
     if features is not None:
-        given = {"network": network, "layers": layers, "weights": weights, "preprocessing": preprocessing}
-        _refuse_with_features(given)
-        source: Source = (file := FileFeatures(fspath(features), listing, folder, input_size, say))
-        listing = file.listing
+        refuse_with_features(network=network, layers=layers, weights=weights, preprocessing=preprocessing)
+        file = FileFeatures(fspath(features), listing, folder, input_size, say)
+        source, listing = cast(Source, file), file.listing
     elif network is None:
         raise ValueError("network or features must be given, got neither")
     else:
         source = open_network(
             network, layers, layer_count, weights=weights, preprocessing=preprocessing, input_size=input_size
         )
+    for label, shape in source.shapes.items():
+        check_inverter(label, shape, source.side, output_size, budget)
     if source.is_random:
         say(f"the weights of {source.name} are random: nothing has trained this network")
     say(f"{source.name}, images of {source.side} pixels; layers: {listed(list(source.specs))}")
@@ -183,11 +180,12 @@ def look(
         "minutes": minutes,
         **run,
     }
-    _check_settings(folder, record, settings)
     runs = read_runs(record, folder)
+    if runs:
+        check_settings(folder, record, settings)
     missing = [label for label in source.specs if label not in runs]
     make_folders(folder)
-    _write(folder, settings, runs.values())
+    write_record(folder, settings, runs.values())
     prepared = _prepared(
         source,
         held_out,
@@ -198,18 +196,22 @@ def look(
         device=device,
         say=say,
     )
+    shown = _shown(source, prepared, held_out)
     schedule = Schedule(deadline, min(0.1 * 60 * minutes, 4.0 + 1.5 * len(source.specs)), len(missing))
     for label in missing:
         seconds = schedule.seconds()
         say(f"{label}: training for {seconds:.0f} s")
-        path = source.path if isinstance(source, FileFeatures) else prepared.stores[label]
-        settings_of_run = {**run, "device": device}
         runs[label] = train_layer(
-            label, folder, prepared, path, seconds=seconds, settings=settings_of_run, display=display
+            label,
+            folder,
+            prepared,
+            source.path if isinstance(source, FileFeatures) else prepared.stores[label],
+            seconds=seconds,
+            settings={**run, "device": device},
+            display=display,
         )
         schedule.done(runs[label])
-        _write(folder, settings, runs.values())
-    shown = _shown(source, prepared, held_out)
+        write_record(folder, settings, runs.values())
     measured = [_measured(source, prepared, runs[label], folder, shown, batch_size, device) for label in source.specs]
     scores = [layer for layer, _ in measured]
     rows = [
@@ -218,62 +220,18 @@ def look(
     ]
     study = LookStudy(source.name, scores, rows, side=source.side, minutes=minutes, random=source.is_random, tile=tile)
     listing = dataclasses.replace(listing, skipped=(*listing.skipped, *prepared.skipped))
-    repeated = f"{prepared.duplicates} photographs are left out, because they are the same as held-out ones."
-    notes = [repeated] if prepared.duplicates else []
+    notes = [f"{prepared.duplicates} photographs, the same as held-out ones, are left out."] * bool(prepared.duplicates)
     written = study.write(folder, start=start, listings=[listing], notes=notes, command=command)
-    _write(folder, settings, runs.values(), scores)
+    write_record(folder, settings, runs.values(), scores)
     shutil.rmtree(folder / _CACHE)
     return LookSummary(
         **vars(written),
-        json=folder / _RECORD,
+        json=folder / RECORD,
         network=source.name,
         random_weights=source.is_random,
         photographs=max(layer.run.photographs for layer in scores),
         layers=tuple(scores),
     )
-
-
-def _earlier(folder: Path) -> dict[str, Any]:
-    """Return the record of an earlier look; empty without one.
-
-    Raises:
-        ValueError: The folder contains other files.
-        FileFormatError: The record is damaged.
-    """
-    path = folder / _RECORD
-    if not path.exists():
-        if folder.is_dir() and any(folder.iterdir()):
-            raise ValueError(
-                f"{folder} contains other files: the output must be a new folder, or that of an earlier look"
-            )
-        return {}
-    try:
-        record = parse_json(path.read_bytes())
-        if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
-            raise ValueError("it has no settings")
-        read_runs(record, folder)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise FileFormatError(path, f"not the record of a look ({error}): remove the folder") from error
-    return record
-
-
-def _check_settings(folder: Path, record: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` if an earlier look in the folder had other settings."""
-    earlier = record.get("settings", settings)
-    now = json.loads(json.dumps(settings))
-    if differing := [name for name in now if earlier.get(name) != now[name]]:
-        values = [
-            name if isinstance(now[name], dict) else f"{name} {earlier.get(name)} != {now[name]}" for name in differing
-        ]
-        raise ValueError(
-            f"{folder} contains a look with other settings (stored != requested): {'; '.join(values)}. Choose another "
-            "folder, or remove it"
-        )
-
-
-def _refuse_with_features(given: Mapping[str, object]) -> None:
-    if names := [name for name, value in given.items() if value is not None]:
-        raise ValueError(f"{listed(names)} must not be given with features, which are those of one layer")
 
 
 def _digest(sources: Sequence[ImageSource]) -> str:
@@ -353,6 +311,8 @@ def _shown(source: Source, prepared: Prepared, held_out: Sequence[ImageSource]) 
             shown.names.append(one.key)
             shown.keys.append(key)
             shown.images.append(decode_file(path))
+    if len(shown.keys) < MIN_VAL_IMAGES:
+        raise ValueError(f"at least {MIN_VAL_IMAGES} held-out photographs must be readable, got {len(shown.keys)}")
     return shown
 
 
@@ -366,10 +326,3 @@ def _measured(
         features = torch.from_numpy(np.stack([store[key] for key in shown.keys])).float()
     images = as_batch(shown.images)
     return measure_layer(run, folder, shown.names, images, features, batch_size=batch_size, device=device)
-
-
-def _write(
-    folder: Path, settings: Mapping[str, Any], runs: Iterable[TrainedLayer], scores: Sequence[LookLayer] = ()
-) -> None:
-    with atomic_write(folder / _RECORD) as file:
-        file.write(record_text(settings, list(runs), scores).encode())

@@ -46,15 +46,16 @@ def choose_layers(traced: Sequence[TracedLayer], image_size: int, count: int = D
     """Choose layers by depth: maps at equal distances, the last of them at the end, then the pooled vector.
 
     Maps and token grids are chosen from the blocks of the network. Its layers are followed down from the top: while one
-    layer has over 80 % of the parameters of all the layers of its level, its parts are the next level. Of the last
-    level, the blocks are the layers that contain others, or all of them if fewer than two do; of several parents' parts,
-    those of which there are most. The k maps are the blocks at 1/k, 2/k, … of their number. Layers whose names begin
-    with an underscore are left out if there are others.
+    layer has over 80 % of the parameters of all the layers of its level, or is the only one of them that contains
+    several blocks of one class, its parts are the next level. Of the last level, the blocks are the layers that contain
+    others, or all of them if fewer than two do; of the parts of several parents, those of which there are most. The k
+    maps are the blocks at 1/k, 2/k, … of their number. Layers whose names begin with an underscore are left out if
+    there are others.
 
     The vector is that of the first layer after the last block without positions, or of the outermost layer that ends
     with it, without parameters if that layer has none (so not the classes of a head that begins with pooling). If there
-    is none, it is the class token of the last tokens, or else the mean over their positions, or over those of the last
-    map.
+    is none, or it is a ``Linear``, which maps a vector that is no layer to classes, the vector is the class token of
+    the last tokens, or else the mean over their positions, or over those of the last map.
 
     Args:
         traced: Layers from `preimage.Network.trace`.
@@ -128,7 +129,9 @@ def _blocks(traced: list[TracedLayer], usable: dict[str, TracedLayer]) -> list[T
         weighed = [one for one in traced if one.name in level and (one.name in usable or _inside(one.name, usable))]
         total = sum(one.parameters for one in weighed)
         heavy = [one for one in weighed if one.parameters > _MOST_OF_ALL * total]
-        parts = _parts(heavy[0].name, called) if heavy else []
+        repeating = [one for one in weighed if _repeats(one.name, called, usable)]
+        inner = heavy or (repeating if len(repeating) == 1 else [])
+        parts = _parts(inner[0].name, called) if inner else []
         if sum(name in usable or bool(_inside(name, usable)) for name in parts) < 2:
             if len(weighed) == 1 and len(parts) == 1:
                 level = parts
@@ -142,14 +145,22 @@ def _blocks(traced: list[TracedLayer], usable: dict[str, TracedLayer]) -> list[T
     return [one for one in blocks if one.name.rpartition(".")[0] == parents.most_common(1)[0][0]]
 
 
+def _repeats(parent: str, called: Sequence[str], usable: dict[str, TracedLayer]) -> bool:
+    """Return whether a layer contains several blocks with parameters of one class."""
+    parts = [usable[name] for name in _parts(parent, called) if name in usable]
+    kinds = Counter(one.kind for one in parts if one.parameters)
+    return max(kinds.values(), default=0) > 1
+
+
 def _vector(after: Sequence[TracedLayer], blocks: Sequence[TracedLayer]) -> ChosenLayer | None:
     """Return the pooled vector after the blocks."""
     vectors = [one for one in after if one.features is not None and len(one.features) == 1]
     if vectors:
         first = vectors[0]
         same = [one for one in vectors if one.name and (one is first or first.name in _inside(one.name, [first.name]))]
-        pooled = [one for one in same if not one.parameters] or same or vectors
-        return ChosenLayer(pooled[-1].name)
+        pooled = ([one for one in same if not one.parameters] or same or vectors)[-1]
+        if pooled.kind != "Linear":
+            return ChosenLayer(pooled.name)
     tokens = [one for one in (*blocks[-1:], *after) if one.features is not None and len(one.features) == 3]
     if not tokens:
         return None

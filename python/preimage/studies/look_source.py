@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from preimage.inverters.auto import auto
 from preimage.io import Listing
 from preimage.representations import Representation, create_representation, list_representations
 from preimage.representations.network import Network
@@ -42,6 +43,8 @@ class NetworkFeatures:
             layer.label: _representation(network, layer, named, weights) for layer in layers
         }
         self.specs: Mapping[str, Spec] = {label: one.spec for label, one in self.representations.items()}
+        shapes = [network.shapes([layer.name], layer.output_layout)[layer.name].features for layer in layers]
+        self.shapes = dict(zip(self.specs, shapes, strict=True))
 
     @property
     def name(self) -> str:
@@ -85,6 +88,22 @@ def open_network(
     else:
         chosen = parse_layers([layers] if isinstance(layers, str) else list(layers), network)
     return NetworkFeatures(network, chosen, named, weights or "")
+
+
+def check_inverter(label: str, shape: tuple[int, ...], image_size: int, output_size: int, budget: int) -> None:
+    """Raise ``ValueError`` unless there is an inverter within the budget for features (C, h, w) or (C,)."""
+    if len(shape) == 3 and shape[1] != shape[2]:
+        raise ValueError(f"{label}: features must be square maps or vectors, got (C, h, w) = {shape}")
+    try:
+        auto(shape[0], shape[1] if len(shape) == 3 else None, image_size, output_size, budget)
+    except ValueError as error:
+        raise ValueError(f"{label}: {error}") from error
+
+
+def refuse_with_features(**given: object) -> None:
+    """Raise ``ValueError`` if an argument is given that describes a network."""
+    if names := [name for name, value in given.items() if value is not None]:
+        raise ValueError(f"{', '.join(names)} must not be given with features, which are those of one layer")
 
 
 def _by_name(
@@ -176,7 +195,9 @@ class FileFeatures:
         self._positions = {source.key: position for source, position in pairs}
         self.listing = dataclasses.replace(listing, sources=[source for source, _ in pairs])
         layer = self._file.spec.parameters.get("layer")
-        self.specs = {str(layer) if layer else self._file.spec.representation: self._file.spec}
+        label = str(layer) if layer else self._file.spec.representation
+        self.specs: Mapping[str, Spec] = {label: self._file.spec}
+        self.shapes = {label: tuple(self._file[pairs[0][1]].shape)}
 
     @property
     def name(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +32,7 @@ _SETTINGS: dict[str, Any] = {
     "save_every": 1_000_000,
 }
 _VALIDATIONS = 6  # points of a learning curve
-_LOG_LINES = 60
+_LOG_LINES = 30
 _LEAST_SECONDS = 1.0  # of training, even if the time is over
 
 
@@ -226,25 +225,3 @@ def measure_layer(
         scores=each,
     )
     return layer, made
-
-
-def read_runs(record: Mapping[str, Any], output: Path) -> dict[str, TrainedLayer]:
-    """Return the finished runs that a record lists and whose inverters exist, by label."""
-    runs = [TrainedLayer.from_fields(fields) for fields in record.get("runs", ())]
-    return {run.label: run for run in runs if (output / folder_name(run.label) / "config.json").is_file()}
-
-
-def record_text(settings: Mapping[str, Any], runs: Sequence[TrainedLayer], scores: Sequence[LookLayer] = ()) -> str:
-    """Return the contents of ``look.json``: settings, finished runs, and scores once they are measured."""
-    measured = [
-        {
-            **{name: value for name, value in dataclasses.asdict(layer).items() if name not in ("run", "scores")},
-            "folder": layer.folder.name,
-            "scores": [
-                {"key": one.key, "error": one.error, "psnr": one.psnr, "ssim": one.ssim} for one in layer.scores
-            ],
-        }
-        for layer in scores
-    ]
-    record = {"settings": dict(settings), "runs": [dataclasses.asdict(run) for run in runs], "layers": measured}
-    return json.dumps(record, indent=1, allow_nan=False) + "\n"
