@@ -49,6 +49,7 @@ from preimage.studies.compare import compare
 from preimage.studies.disclosure import study_disclosure
 from preimage.studies.interpolate import study_interpolate
 from preimage.studies.layers import study_layers
+from preimage.studies.look import look
 from preimage.studies.perturb import study_perturb
 from preimage.studies.random_features import study_random
 from preimage.training import TrainConfig, run
@@ -112,6 +113,15 @@ def test_commands_have_the_parameters_of_their_functions(
         default = options[name].default
         if name in _PARSED:
             default = _PARSED[name](default)
+        assert (str(default) if isinstance(default, Path) else default) == parameters[name].default, name
+
+
+def test_look_has_the_parameters_of_its_function() -> None:
+    options, parameters = inspect.signature(cli.look).parameters, inspect.signature(look).parameters
+    assert options.keys() - parameters.keys() == {"json"}
+    assert parameters.keys() - options.keys() == {"command", "display", "status"}
+    for name in options.keys() & parameters.keys() - {"images"}:  # `network` may be the first of the images
+        default = options[name].default
         assert (str(default) if isinstance(default, Path) else default) == parameters[name].default, name
 
 

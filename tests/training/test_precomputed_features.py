@@ -268,7 +268,6 @@ def test_lists_of_keys(photo_folder: Path, tmp_path: Path, made: dict[str, Featu
         ({"representation": "hog"}, "one or the other"),
         ({"features": None}, r"representation.*features"),
         ({"parameters": {"cell_size": 8}}, "parameters"),
-        ({"val_images": ("v",)}, "held out"),
         ({"cache": "on"}, "cache"),
         ({"features": None, "representation": "hog", "allow_missing": True}, "features"),
     ],
@@ -276,6 +275,36 @@ def test_lists_of_keys(photo_folder: Path, tmp_path: Path, made: dict[str, Featu
 def test_settings_that_do_not_go_with_it(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainConfig(**{"features": "f.npz", "images": ("a",), "output": str(tmp_path), **change})
+
+
+def test_validation_images_with_features_in_the_same_file(
+    photo_folder: Path, tmp_path: Path, made: dict[str, Features]
+) -> None:
+    images = sorted(photo_folder.iterdir())
+    train, apart = tmp_path / "train", tmp_path / "val"
+    for folder, files in ((train, images[:15]), (apart, images[15:])):
+        folder.mkdir()
+        for file in files:
+            (folder / file.name).write_bytes(file.read_bytes())
+    path = write_npz(tmp_path / "f.npz", made["vectors"])
+    config = precomputed_config(train, path, tmp_path / "run", val_images=(str(apart),), size=SIDE, steps=2)
+    training.run(config)
+    _, dataset = dataset_factory.open_dataset(config)
+    listed = dataset.image_list()
+    assert list(listed.train) == [file.stem for file in images[:15]]
+    assert list(listed.val) == [file.stem for file in images[15:]]
+    (batch,) = dataset.val_batches(20)
+    assert np.allclose(batch.features, np.stack([made["vectors"][file.stem] for file in images[15:]]))
+    training.run(config, resume=True)
+    (train / images[15].name).write_bytes(images[15].read_bytes())
+    with pytest.raises(ValueError, match=f"different keys.*{images[15].stem}"):
+        training.run(dataclasses.replace(config, output=str(tmp_path / "other")))
+    (apart / images[15].name).unlink()
+    (apart / images[16].name).write_bytes(b"no image")
+    with pytest.raises(ValueError, match=images[16].stem):
+        training.run(dataclasses.replace(config, output=str(tmp_path / "other")))
+    skipped = dataclasses.replace(config, output=str(tmp_path / "other"), skip_bad=True)
+    assert len(dataset_factory.open_dataset(skipped)[1].image_list().val) == 3
 
 
 def test_names_of_representations_are_taken(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:

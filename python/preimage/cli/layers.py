@@ -18,7 +18,8 @@ def layers(
     network: Annotated[
         str,
         typer.Argument(
-            help="torch:package.module:factory, or a representation such as efficientnet-lite0 or alexnet-conv1.",
+            help="torch:package.module:factory, timm:NAME, hf:NAME (transformers), or a representation such as "
+            "efficientnet-lite0 or alexnet-conv1.",
             autocompletion=complete_representation,
         ),
     ],
@@ -28,7 +29,8 @@ def layers(
             "--param",
             "-p",
             metavar="KEY=VALUE",
-            help="weights=FILE, input_size=PIXELS, or preprocessing=imagenet-rgb, caffe-bgr or unit. Repeatable.",
+            help="weights=FILE (random for timm and hf), input_size=PIXELS, or preprocessing=imagenet-rgb, caffe-bgr or "
+            "unit. Repeatable.",
         ),
     ] = None,
     json: Json = False,

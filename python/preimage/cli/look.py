@@ -18,7 +18,7 @@ def look(
         str,
         typer.Argument(
             metavar="ENCODER",
-            help="timm:NAME, hf:NAME (transformers), torch:package.module:factory, or a representation such as "
+            help="Encoder: timm:NAME, hf:NAME (transformers), torch:package.module:factory, or a representation such as "
             "efficientnet-lite0; omitted with --features.",
             autocompletion=complete_representation,
         ),

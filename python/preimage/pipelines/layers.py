@@ -37,11 +37,13 @@ def layers(
     """List the layers of a network by one pass over a black image.
 
     Args:
-        network: Network, ``torch:package.module:factory``, or the name of a representation that is a layer of a
-            network, such as ``efficientnet-lite0``. The other arguments are only for names.
-        preprocessing: ``"imagenet-rgb"`` by default, ``"caffe-bgr"`` or ``"unit"``.
-        input_size: Side of the images in pixels, 224 by default.
-        weights: Path of the weights, passed to the factory or the representation.
+        network: Network, ``torch:package.module:factory``, ``timm:NAME``, ``hf:NAME``, or the name of a representation
+            that is a layer of a network, such as ``efficientnet-lite0``. The other arguments are only for names.
+        preprocessing: ``"imagenet-rgb"``, ``"caffe-bgr"`` or ``"unit"``. By default that of timm or transformers for
+            the network, else ``"imagenet-rgb"``.
+        input_size: Side of the images in pixels; by default that of timm or transformers for the network, else 224.
+        weights: Path of the weights, passed to the factory, to timm or to the representation; ``"random"`` for timm and
+            transformers.
 
     Raises:
         ValueError: No such network, an argument that it does not accept, or an error on an image of that size.

@@ -207,7 +207,7 @@ def look(
             prepared,
             source.path if isinstance(source, FileFeatures) else prepared.stores[label],
             seconds=seconds,
-            settings={**run, "device": device},
+            settings={**run, "size": source.side, "device": device},
             display=display,
         )
         schedule.done(runs[label])
