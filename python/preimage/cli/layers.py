@@ -29,8 +29,8 @@ def layers(
             "--param",
             "-p",
             metavar="KEY=VALUE",
-            help="weights=FILE (random for timm and hf), input_size=PIXELS, or preprocessing=imagenet-rgb, caffe-bgr or "
-            "unit. Repeatable.",
+            help="weights=FILE (random for timm: and hf:), input_size=PIXELS, or preprocessing=imagenet-rgb, caffe-bgr "
+            "or unit. Repeatable.",
         ),
     ] = None,
     json: Json = False,

@@ -18,8 +18,8 @@ def look(
         str,
         typer.Argument(
             metavar="ENCODER",
-            help="Encoder: timm:NAME, hf:NAME (transformers), torch:package.module:factory, or a representation such as "
-            "efficientnet-lite0; omitted with --features.",
+            help="Encoder: timm:NAME, hf:NAME (transformers), torch:package.module:factory, or a representation such "
+            "as efficientnet-lite0; omitted with --features.",
             autocompletion=complete_representation,
         ),
     ],
@@ -57,7 +57,9 @@ def look(
     ] = None,
     preprocessing: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="imagenet-rgb, caffe-bgr or unit. Default: that of the encoder."),
+        typer.Option(
+            metavar="NAME", help="Preprocessing: imagenet-rgb, caffe-bgr or unit. Default: that of the encoder."
+        ),
     ] = None,
     input_size: Annotated[
         int | None, typer.Option(help="Side of the images in pixels. Default: that of the encoder.")
