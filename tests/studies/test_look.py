@@ -280,7 +280,7 @@ def test_on_the_command_line(run: Run, photos: Path, tmp_path: Path, monkeypatch
     code, out, err = run(*common, "--layers", "layer3,layer4", "--layers", "avgpool")
     assert code == 0, err
     assert "3 layers of torch:mynets:net, 9 photographs" in out
-    assert re.search(r"layer4: normalized error \d\.\d{3} \(95 % interval", out)
+    assert re.search(r"layer4: error \d\.\d{3} \(0\.\d{3} to \d\.\d{3}\), mean image", out)
     assert "layers: layer3, layer4 and avgpool" in err
     assert (tmp_path / "look" / "index.html").is_file() and "wrote look/index.html" in out
     assert "preimage look torch:mynets:net" in (tmp_path / "look" / "index.html").read_text()

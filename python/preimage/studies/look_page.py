@@ -31,7 +31,7 @@ class LookStudy(Study):
     sheet_heading = "From each layer alone"
     sheet_alt = "a row for each held-out photograph: the photograph, and its reconstruction from each layer"
     plot_heading = "Error by layer"
-    plot_alt = "normalized error of each layer with its interval, and that of the mean image"
+    plot_alt = "normalized error of each layer with its interval, that of the mean image, and SSIM of each layer"
 
     def __init__(
         self,
@@ -62,14 +62,12 @@ class LookStudy(Study):
         count = f"each of {len(self.layers)} layers" if len(self.layers) > 1 else "one layer"
         what = f"Photographs reconstructed from {count} of {self.encoder}, by inverters trained for this page"
         fact = " Its weights are random: nothing has trained this network." if self.random else ""
-        return f"{what} in {self.minutes:g} minutes.{fact}"
+        return f"{what}, with a limit of {self.minutes:g} minutes for everything.{fact}"
 
     def findings(self) -> Iterator[str]:
         for layer in self.layers:
-            yield (
-                f"{layer.label}: normalized error {layer.error:.3f} (95 % interval {layer.error_low:.3f} to "
-                f"{layer.error_high:.3f}); the mean image has {layer.mean_image_error:.3f}."
-            )
+            interval = f"{layer.error_low:.3f} to {layer.error_high:.3f}"
+            yield f"{layer.label}: error {layer.error:.3f} ({interval}), mean image {layer.mean_image_error:.3f}."
         if nothing := [one.label for one in self.layers if one.error > one.mean_image_error - SAME_ERROR]:
             yield (
                 f"By this measure nothing is recovered from {listed(nothing)}: the error is not at least {SAME_ERROR} "
@@ -135,8 +133,8 @@ class LookStudy(Study):
         return ["photograph", *(f"{one.label}\nerror {one.error:.2f}" for one in self.layers)]
 
     def plot(self) -> Pixels:
-        """Draw the error of each layer with its interval."""
-        panel = Dots(
+        """Draw the error of each layer with its interval, and SSIM."""
+        errors = Dots(
             "Normalized error (lower is closer)",
             [one.error for one in self.layers],
             [(one.error_low, one.error_high) for one in self.layers],
@@ -144,7 +142,10 @@ class LookStudy(Study):
             level=self.mean_image_error,
             level_label=f"mean image {self.mean_image_error:.2f}",
         )
-        return draw_dots([one.label for one in self.layers], [panel])
+        similarities = Dots(
+            "SSIM (higher is closer)", [one.ssim for one in self.layers], (), [f"{one.ssim:.2f}" for one in self.layers]
+        )
+        return draw_dots([one.label for one in self.layers], [errors, similarities])
 
     def sections(self) -> list[Section]:
         curves = [
@@ -171,5 +172,6 @@ class LookStudy(Study):
         versions = "" if most.squares == most.photographs else f", as {most.squares:,} squares of them"
         yield f"Trained on {most.photographs:,} photographs{versions}; measured on {self.image_count} others."
         yield f"All are {self.side}×{self.side} pixels for the network; the inverters return smaller images."
-        yield f"{NORMALIZED_ERROR}, both at the inverter's output size; intervals are over resampled photographs."
+        yield f"{NORMALIZED_ERROR}, both at the inverter's output size."
+        yield "Intervals contain 95 % of the errors of resampled photographs (bootstrap)."
         yield "The inverters are small and trained for minutes: longer training recovers more."
