@@ -95,3 +95,35 @@ def test_shapes(shape: tuple[int, ...], layout: str, features: tuple[int, ...]) 
     assert found.features == features
     assert made.shape == (shape[0], *features)
     assert made.is_contiguous()
+
+
+def test_a_part_of_the_tokens() -> None:
+    tokens = torch.rand(2, 19, 5)  # 16 of a grid after 3 others
+    assert torch.equal(as_features(tokens, "class-token", 2, "x")[0], tokens[:, 0])
+    grid, shape = as_features(tokens, "grid", 2, "x")
+    assert (shape.features, shape.prefix_tokens) == ((5, 4, 4), 0)
+    assert torch.equal(grid.flatten(2).transpose(1, 2), tokens[:, 3:])
+    assert torch.allclose(as_features(tokens, "mean", 2, "x")[0], tokens[:, 3:].mean(1))
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((2, 5, 4, 4), (2, 3)), ((2, 4, 4, 5), (1, 2))])
+def test_the_mean_of_a_map(shape: tuple[int, ...], axes: tuple[int, int]) -> None:
+    maps = torch.rand(shape)
+    features, found = as_features(maps, "mean", 2, "x")
+    assert found.features == (5,)
+    assert torch.allclose(features, maps.mean(axes))
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape", "words"),
+    [
+        ("class-token", (2, 16, 5), "'mean'"),
+        ("class-token", (2, 5, 4, 4), "class-token.*tokens"),
+        ("grid", (2, 5), "grid.*tokens"),
+        ("mean", (2, 5), "mean.*map"),
+        ("mean", (2, 45, 5), "grid"),
+    ],
+)
+def test_parts_that_do_not_exist(layout: str, shape: tuple[int, ...], words: str) -> None:
+    with pytest.raises(ValueError, match=rf"'x'.*{words}"):
+        as_features(torch.rand(shape), layout, 2, "x")

@@ -151,8 +151,12 @@ def test_without_the_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
         load_network("hf:toy")
 
 
-def test_a_network_of_timm_itself() -> None:
-    pytest.importorskip("timm")
+def test_a_network_of_timm_itself(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    module = timm.create_model("vit_tiny_patch16_224")
+    save_file(module.state_dict(), tmp_path / "w.safetensors")
+    trained = load_network("timm:vit_tiny_patch16_224", weights=str(tmp_path / "w.safetensors"))
+    assert torch.equal(trained.module.blocks[3].mlp.fc1.weight, module.blocks[3].mlp.fc1.weight)
     network = load_network("timm:vit_tiny_patch16_224", weights="random")
     assert network.described_preprocessing()["mean"] == "0.5,0.5,0.5"
     assert network.shapes(["blocks.3"])["blocks.3"].features == (384, 14, 14)

@@ -243,10 +243,10 @@ def test_the_rest_of_the_time_is_divided_evenly(monkeypatch: pytest.MonkeyPatch,
     now = [0.0]
     monkeypatch.setattr("preimage.studies.look_training.time.perf_counter", lambda: now[0])
     schedule = Schedule(deadline=100.0, reserve=10.0, layers=3)
-    assert schedule.seconds() == pytest.approx(27.0), "90 s for three layers, a tenth of it for what is not training"
+    assert schedule.seconds() == pytest.approx(21.0), "90 s for three layers, 0.7 of it for training"
     now[0] = 40.0
-    schedule.done(dataclasses.replace(found.layers[0].run, seconds=40.0, training_seconds=35.0))
-    assert schedule.seconds() == pytest.approx(20.0), "50 s for two layers, of which 5 s each are not training"
+    schedule.done(dataclasses.replace(found.layers[0].run, seconds=40.0, training_seconds=20.0))
+    assert schedule.seconds() == pytest.approx(12.5), "50 s for two layers, half of it for training"
     now[0] = 120.0
     assert schedule.seconds() == 1.0, "late"
 

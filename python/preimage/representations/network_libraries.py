@@ -100,7 +100,9 @@ def _timm(model: str, preprocessing: str | None, input_size: int | None, weights
         file = Path(weights) if weights is not None else _timm_file(timm, model)
         if not file.is_file():
             raise ValueError(f"weights must be a file or {RANDOM!r}, got {str(file)!r}, which is no file")
-        options = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file), "hf_hub_id": None, "source": None}}
+        # Files for a network's own loader, which the configuration may name, are NumPy's; all others are state_dicts.
+        overlay = {"file": str(file), "hf_hub_id": None, "source": None, "custom_load": file.suffix == ".npz"}
+        options = {"pretrained": True, "pretrained_cfg_overlay": overlay}
     with _fixed_seed():
         module = _timm_module(timm, model, input_size, options)
     with_size = timm_preprocessing(module, input_size)

@@ -31,9 +31,10 @@ _SETTINGS: dict[str, Any] = {
     "cache": "off",
     "save_every": 1_000_000,
 }
-_VALIDATIONS = 6  # points of a learning curve
+_VALIDATIONS = 4  # points of a learning curve
 _LOG_LINES = 30
 _LEAST_SECONDS = 1.0  # of training, even if the time is over
+_TRAINING = 0.7  # share of the time of a run in which it trains, until a run has shown it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,18 +115,17 @@ class Schedule:
 
     def __init__(self, deadline: float, reserve: float, layers: int) -> None:
         self._deadline, self._reserve, self._left = deadline, reserve, layers
-        self._overhead: float | None = None  # seconds of a run in which it does not train
+        self._training = _TRAINING  # share of the time of a run in which it trains
 
     def seconds(self) -> float:
         """Return the seconds of training of the next layer."""
         share = (self._deadline - self._reserve - time.perf_counter()) / max(1, self._left)
-        overhead = 0.1 * share if self._overhead is None else self._overhead
-        return max(_LEAST_SECONDS, share - overhead)
+        return max(_LEAST_SECONDS, self._training * share)
 
     def done(self, run: TrainedLayer) -> None:
-        """Count a finished run."""
+        """Count a finished run; the next one is expected to train for the same share of its time."""
         self._left -= 1
-        self._overhead = max(0.0, run.seconds - run.training_seconds)
+        self._training = run.training_seconds / run.seconds
 
 
 def train_layer(
