@@ -291,6 +291,12 @@ def test_on_the_command_line(run: Run, photos: Path, tmp_path: Path, monkeypatch
     assert [layer["label"] for layer in summary["layers"]] == ["layer4", "avgpool"]
     assert (summary["photographs"], summary["random_weights"]) == (9, False)
 
+    keys = [path.stem for path in sorted(photos.iterdir())]
+    np.savez("mine.npz", **{key: np.full(5, index, np.float32) for index, key in enumerate(keys)})
+    code, out, err = run("look", "--features", "mine.npz", photos, "-o", "three", "--input-size", SIDE, *quick)
+    assert code == 0, err
+    assert "1 layer of mine.npz" in out
+
     code, _, err = run("look", photos)
     assert (code, bool(re.search(r"ENCODER IMAGES", err))) == (2, True)
     code, _, err = run(*common, "--layers", "layer9")
