@@ -154,7 +154,7 @@ class Study(abc.ABC):
     sheet_rows: Sequence[SheetRow]
     sheet_heading: ClassVar[str]
     sheet_alt: ClassVar[str]
-    sheet_note: ClassVar[str] = ""
+    sheet_note: str = ""
     sheet_span: Literal["page", "window"] = "window"
     plot_heading: ClassVar[str]
     plot_alt: ClassVar[str]

@@ -7,11 +7,15 @@ from collections.abc import Iterator, Sequence
 from preimage.pipelines.image_loading import Pixels
 from preimage.studies.base import NORMALIZED_ERROR, SAME_ERROR, SheetRow, Study
 from preimage.studies.formatting import listed, two_digits
+from preimage.studies.inputs import evenly_spaced
 from preimage.studies.look_training import LookLayer
 from preimage.viz.curves import Curve, draw_curves
 from preimage.viz.dots import Dots, draw_dots
 from preimage.viz.html import Figure, Section, Table
 from preimage.viz.plots import MOST_SERIES
+from preimage.viz.sheets import draw_sheet
+
+_ON_PAGE = 12  # rows of the sheet on the page
 
 
 class LookStudy(Study):
@@ -29,7 +33,7 @@ class LookStudy(Study):
 
     name = "look"
     sheet_heading = "From each layer alone"
-    sheet_alt = "a row for each held-out photograph: the photograph, and its reconstruction from each layer"
+    sheet_alt = "rows of held-out photographs and their reconstructions from each layer"
     plot_heading = "Error by layer"
     plot_alt = "normalized error of each layer with its interval, that of the mean image, and SSIM of each layer"
 
@@ -48,6 +52,9 @@ class LookStudy(Study):
         self.side, self.minutes, self.random = side, minutes, random
         self.title = f"A look into {encoder}"
         self.sheet_span = "page" if len(layers) < 6 else "window"
+
+        shown = min(_ON_PAGE, len(sheet_rows))
+        self.sheet_note = "" if shown == len(sheet_rows) else f"{shown} of {len(sheet_rows)}; all are in sheet.png."
 
     @property
     def image_count(self) -> int:
@@ -95,6 +102,15 @@ class LookStudy(Study):
         for one in self.layers:
             for score in one.scores:
                 yield [one.label, score.key, f"{score.error:.6f}", f"{score.psnr:.4f}", f"{score.ssim:.6f}"]
+
+    def page(self, sheet: Pixels, plot: Pixels | None, notes: Sequence[str], command: str) -> str:
+        """Return the page, with some of the rows of the sheet if it is long."""
+        if len(self.sheet_rows) > _ON_PAGE:
+            rows = [self.sheet_rows[index] for index in sorted(evenly_spaced(len(self.sheet_rows), _ON_PAGE))]
+            sheet = draw_sheet(
+                [row.cells for row in rows], self.sheet_titles(), [row.key for row in rows], tile=self.tile
+            )
+        return super().page(sheet, plot, notes, command)
 
     def tables(self) -> list[Table]:
         scores = [
