@@ -69,7 +69,7 @@ def look(
     ] = None,
     output_size: Annotated[int, typer.Option(help="Side of the reconstructions in pixels, approximately.")] = 128,
     budget: Annotated[int, typer.Option(help="Maximum number of parameters of an inverter.")] = 1_000_000,
-    batch_size: BatchSize = 16,
+    batch_size: BatchSize = 8,
     steps: Annotated[
         int | None, typer.Option("--max-steps", "--steps", help="Maximum number of steps of each layer.")
     ] = None,

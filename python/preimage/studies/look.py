@@ -86,7 +86,7 @@ def look(
     val_count: int | None = None,
     output_size: int = 128,
     budget: int = 1_000_000,
-    batch_size: int = 16,
+    batch_size: int = 8,
     steps: int | None = None,
     device: str = "auto",
     seed: int = 0,
