@@ -16,6 +16,7 @@ from preimage.viz.plots import MOST_SERIES
 from preimage.viz.sheets import draw_sheet
 
 _ON_PAGE = 12  # rows of the sheet on the page
+_SPACE = "\u00a0"  # at which lines do not break on a phone
 
 
 class LookStudy(Study):
@@ -116,9 +117,9 @@ class LookStudy(Study):
         scores = [
             [
                 one.label,
-                " × ".join(map(str, one.features)),
+                f"{_SPACE}×{_SPACE}".join(map(str, one.features)),
                 f"{one.error:.3f}",
-                f"{one.error_low:.3f} to {one.error_high:.3f}",
+                f"{one.error_low:.3f}{_SPACE}to{_SPACE}{one.error_high:.3f}",
                 f"{one.mean_image_error:.3f}",
                 f"{one.psnr:.1f}",
                 f"{one.ssim:.3f}",
@@ -128,12 +129,12 @@ class LookStudy(Study):
         runs = [
             [
                 one.label,
-                f"{one.output_size} px",
+                f"{one.output_size}{_SPACE}px",
                 f"{one.run.parameters:,}",
                 f"{one.run.photographs:,}",
                 f"{one.run.steps:,}",
                 f"{one.run.images_seen:,}",
-                f"{two_digits(one.run.seconds)} s",
+                f"{two_digits(one.run.seconds)}{_SPACE}s",
             ]
             for one in self.layers
         ]
