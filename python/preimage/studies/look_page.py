@@ -166,22 +166,18 @@ class LookStudy(Study):
 
     def sections(self) -> list[Section]:
         curves = [
-            Curve(one.label, *zip(*one.run.curve, strict=True)) for one in self.layers[:MOST_SERIES] if one.run.curve
+            Curve(one.label, [x for x, _ in one.run.curve], [y for _, y in one.run.curve])
+            for one in self.layers[:MOST_SERIES]
         ]
-        if not curves:
-            return []
+        end = max(curve.x[-1] for curve in curves)
+        level = Curve("mean image", (0, end), (self.mean_image_error,) * 2, level=True)
+        title = "Normalized error on the held-out photographs"
         try:
-            drawn = draw_curves(
-                "Normalized error on the held-out photographs",
-                curves,
-                "seconds of training",
-                self.mean_image_error,
-                "mean image",
-            )
+            drawn = draw_curves(title, [*curves, level], "seconds of training")
         except ImportError:
             return []  # a note says that matplotlib is missing
         note = "" if len(self.layers) <= MOST_SERIES else f"The first {MOST_SERIES} layers."
-        figure = Figure(drawn, "", "learning curve of each inverter")
+        figure = Figure(drawn, "", "learning curve of each inverter", on_white=True)
         return [Section("Learning curves", [figure], note=note, span="page")]
 
     def remarks(self) -> Iterator[str]:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from preimage.optional import import_optional
 
-_INK, MUTED = "#1f2328", "#59636e"
+_INK, _MUTED = "#1f2328", "#59636e"
 # Color, dashes and marker of curves and points, in order; distinct also without color.
-STYLES: tuple[tuple[str, Any, str], ...] = (
+_STYLES: tuple[tuple[str, Any, str], ...] = (
     ("#0b7285", "solid", "o"),
     ("#c2410c", (0, (6, 2)), "^"),
     ("#7c3aed", (0, (3, 2)), "s"),
@@ -24,10 +24,10 @@ STYLES: tuple[tuple[str, Any, str], ...] = (
     ("#1d4ed8", (0, (1, 1)), "X"),
     ("#334155", (0, (4, 1, 1, 1, 1, 1)), "<"),
 )
-MOST_SERIES = len(STYLES)
-_CURVE = STYLES[0][0]
+MOST_SERIES = len(_STYLES)
+_CURVE = _STYLES[0][0]
 # Color and dashes of the level lines of a panel, in order.
-_LEVELS = ((MUTED, (0, (1, 2))), *((color, dashes) for color, dashes, _ in STYLES[1:5]))
+_LEVELS = ((_MUTED, (0, (1, 2))), *((color, dashes) for color, dashes, _ in _STYLES[1:5]))
 _LONG = 9  # number of letters; longer names are slanted
 _ROOM = 13  # number of letters in the label of a group for each name in the group
 _LABEL_STEP = 0.075  # minimum distance of two labels, as a fraction of the axis
@@ -91,7 +91,7 @@ def series_style(index: int) -> tuple[str, Any, str]:
 def apply_style(axes: Any, title: str, pad: float) -> None:
     """Apply the common style: the title `pad` points above, two spines, a faint grid."""
     axes.set_title(title, loc="left", fontsize=10.5, color=_INK, weight="bold", pad=pad)
-    axes.tick_params(labelsize=8.5, colors=MUTED)
+    axes.tick_params(labelsize=8.5, colors=_MUTED)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -102,7 +102,7 @@ def apply_style(axes: Any, title: str, pad: float) -> None:
 
 def _draw(axes: Any, panel: Panel, x_label: str) -> None:
     apply_style(axes, panel.title, pad=14)
-    axes.set_xlabel(x_label, fontsize=9, color=MUTED)
+    axes.set_xlabel(x_label, fontsize=9, color=_MUTED)
     axes.plot(panel.x, panel.y, color=_CURVE, linewidth=2, marker="o", markersize=4.5, clip_on=False, zorder=4)
     axes.set_xlim(0, max(panel.x) * 1.03)
     for value, (color, dashes) in zip(panel.levels.values(), _LEVELS, strict=False):
@@ -111,14 +111,14 @@ def _draw(axes: Any, panel: Panel, x_label: str) -> None:
     widen = max(0.0, panel.least_span - (high - low)) / 2
     low, high = low - widen, high + widen
     axes.set_ylim(low, high)
-    heights = apart([(value - low) / (high - low) for value in panel.levels.values()], _LABEL_STEP)
+    heights = _apart([(value - low) / (high - low) for value in panel.levels.values()], _LABEL_STEP)
     for (label, value), height, (color, _) in zip(panel.levels.items(), heights, _LEVELS, strict=False):
         axes.text(
             1.03, height, f"{label} {value:.2f}", transform=axes.transAxes, color=color, fontsize=8.5, va="center"
         )
 
 
-def apart(heights: Sequence[float], step: float) -> list[float]:
+def _apart(heights: Sequence[float], step: float) -> list[float]:
     """Return heights that are at least `step` apart: overlapping neighbors are spread evenly about their middle."""
     order = sorted(range(len(heights)), key=lambda index: heights[index])
     groups: list[list[int]] = []
@@ -190,7 +190,7 @@ def draw_by_name(
     axes = figure.add_subplot()
     _frame(axes, title, names)
     spans = _spans(owners)
-    styles = iter(STYLES)
+    styles = iter(_STYLES)
     for one in series:
         if one.kind == "level":
             _draw_levels(axes, one)
@@ -200,7 +200,7 @@ def draw_by_name(
         axes.set_ylim(0, None)
     if len(spans) > 1:
         _part(axes, spans)
-    style: dict[str, Any] = {"ncols": 2, "frameon": False, "fontsize": 8.5, "labelcolor": MUTED}
+    style: dict[str, Any] = {"ncols": 2, "frameon": False, "fontsize": 8.5, "labelcolor": _MUTED}
     figure.legend(loc="outside lower left", handlelength=4.5, **style)  # long enough to show the dashes
     return rendered(canvas)
 
@@ -222,7 +222,7 @@ def _frame(axes: Any, title: str, names: Sequence[str]) -> None:
 def _draw_levels(axes: Any, one: Values) -> None:
     there = [(x, value) for x, value in enumerate(one.values) if value is not None]
     lows, highs = [x - 0.42 for x, _ in there], [x + 0.42 for x, _ in there]
-    style = {"color": MUTED, "linestyle": (0, (2, 1)), "linewidth": 1.4, "label": one.label}
+    style = {"color": _MUTED, "linestyle": (0, (2, 1)), "linewidth": 1.4, "label": one.label}
     axes.hlines([value for _, value in there], lows, highs, **style)
 
 
@@ -243,5 +243,5 @@ def _part(axes: Any, spans: Sequence[tuple[str, list[int]]]) -> None:
         middle = (positions[0] + positions[-1]) / 2
         room = _ROOM * len(positions)
         text = (owner if len(owner) <= room else "..." + owner[3 - room :]).replace("$", r"\$")
-        style = {"fontsize": 8.5, "color": MUTED, "ha": "center", "va": "bottom"}
+        style = {"fontsize": 8.5, "color": _MUTED, "ha": "center", "va": "bottom"}
         axes.text(middle, 1.01, text, transform=axes.get_xaxis_transform(), **style)
