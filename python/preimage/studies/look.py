@@ -46,7 +46,7 @@ from preimage.viz.sheets import SMALLEST_TILE
 Source = NetworkFeatures | FileFeatures
 
 _CACHE = "cache"
-_PREPARING = 0.2  # share of the time for preparing photographs and features
+_PREPARING = 0.35  # share of the time for preparing photographs and features; with less, vectors are overfitted
 _MOST_HELD_OUT = 64
 _LEAST_PHOTOGRAPHS = 4
 _SAY_EVERY = 10.0  # seconds
@@ -98,7 +98,7 @@ def look(
 ) -> LookSummary:
     """Train an inverter for several layers of an encoder within a time limit, and write a page of reconstructions.
 
-    Some photographs are held out. The others are prepared in a fifth of the time, as many of them as it allows: the
+    Some photographs are held out. The others are prepared in a third of the time, as many of them as it allows: the
     features of the center of each are computed at all layers in one pass, then those of random crops. The rest of the
     time is divided evenly among the layers. The inverter of ``blocks.3`` is in the folder ``blocks.3`` of the output,
     and is loaded by ``preimage.load_inverter("look/blocks.3")``.
