@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from preimage.store import FeatureStore as FeatureStore
     from preimage.store import merge as merge
     from preimage.store import write_features as write_features
+    from preimage.studies.audit import audit as audit
     from preimage.studies.budget import study_budget as study_budget
     from preimage.studies.color import study_color as study_color
     from preimage.studies.compare import compare as compare
@@ -102,6 +103,7 @@ _LAZY_NAMES = {
     "Reconstructor": "preimage.pipelines.reconstruct",
     "Representation": "preimage.representations",
     "Spec": "preimage.spec",
+    "audit": "preimage.studies.audit",
     "compare": "preimage.studies.compare",
     "convert": "preimage.pipelines.convert",
     "create_representation": "preimage.representations",

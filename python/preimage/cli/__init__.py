@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from preimage.cli._command import Command
+from preimage.cli.audit import audit
 from preimage.cli.compare import compare
 from preimage.cli.convert import convert
 from preimage.cli.demo import demo
@@ -40,7 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (
-    *(demo, look, extract, invert, train, evaluate, compare, report, sheet, explore, film),
+    *(demo, look, extract, invert, train, evaluate, compare, report, sheet, audit, explore, film),
     *(representations, layers, info, verify, convert, merge, doctor),
 ):
     app.command(cls=Command)(_command)

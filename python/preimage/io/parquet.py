@@ -27,7 +27,7 @@ from preimage.optional import import_optional
 T = TypeVar("T")
 
 _IMAGES = ("image", "bytes", "jpg", "png", "content", "image.bytes")
-_NAMES = ("key", "__key__", "path", "file_name", "id", "image.path")
+NAMES = ("key", "__key__", "path", "file_name", "id", "image.path")
 _MAX_GROUP_BYTES = 1 << 30  # maximum size of the images of a row group, uncompressed; as of one encoded image
 _MAX_NAMES_BYTES = 1 << 28  # maximum size of the names of a row group, uncompressed
 # A tiny file can claim any number of rows. Above the first number, an image must take this many bytes of the file.
@@ -101,7 +101,7 @@ def read_row(path: str, row: int) -> bytes:
     index = row - table.starts[group]
     for chunk in chunks:
         if index < len(chunk):
-            with _errors(path):
+            with parquet_errors(path):
                 data = chunk[index].as_py()
             if isinstance(data, bytes):
                 return data
@@ -169,7 +169,7 @@ def _table(path: str, version: tuple[int, ...]) -> _Table:
 
 def _read_table(path: str) -> _Table:
     parquet = import_optional("pyarrow")
-    with _errors(path), open_file(path) as (file, size), parquet.ParquetFile(file) as opened:
+    with parquet_errors(path), open_file(path) as (file, size), parquet.ParquetFile(file) as opened:
         metadata = opened.metadata
         columns: dict[str, tuple[int, Any]] = {}
         for number in range(metadata.num_columns):
@@ -184,7 +184,7 @@ def _read_table(path: str) -> _Table:
                 f"no column of images: expected a binary column {', '.join(_IMAGES[:-1])}, or a struct image with "
                 f"bytes, got {shown or 'no columns'}",
             )
-        names = [columns[name] for name in _NAMES if name in columns]
+        names = [columns[name] for name in NAMES if name in columns]
         name = next((number for number, column in names if _is_name(column)), None)
         groups = read_row_groups(file)
         counts, rows = [group.rows for group in groups], sum(group.rows for group in groups)
@@ -223,7 +223,7 @@ def _read_column(path: str, table: _Table, group: int, column: int, limit: int) 
     name = table.metadata.schema.column(column).path
     parquet = import_optional("pyarrow")
     with (
-        _errors(path),
+        parquet_errors(path),
         open_file(path) as (file, _),
         # As a dictionary a value that is stored once for many rows, as in a decompression bomb, stays one value.
         parquet.ParquetFile(
@@ -238,7 +238,7 @@ def _names(path: str, table: _Table, group: int) -> list[str | None]:
     assert table.name is not None
     names: list[str | None] = []
     for chunk in _read_column(path, table, group, table.name, _MAX_NAMES_BYTES):
-        with _errors(path):
+        with parquet_errors(path):
             if hasattr(chunk, "dictionary"):
                 texts = [_text(value) for value in chunk.dictionary.to_pylist()]
                 indices = chunk.indices.to_pylist()
@@ -256,7 +256,7 @@ def _text(value: object) -> str | None:
 
 
 @contextmanager
-def _errors(path: str) -> Iterator[None]:
+def parquet_errors(path: str) -> Iterator[None]:
     """Convert the errors of a damaged file; those of the file system, which have a number, are not changed."""
     arrow = import_optional("pyarrow", "pyarrow")
     kinds = (arrow.ArrowException, ValueError, LookupError, OverflowError, RecursionError, TypeError)

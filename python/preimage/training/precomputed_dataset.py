@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from preimage.errors import FileFormatError
 from preimage.io import FeatureFile, ImageSource, Listing
 from preimage.io.arrays import is_array_file
 from preimage.io.arrays.user_features import read_user_features
+from preimage.io.feature_file import KeyedFile
 from preimage.io.image_source import IMAGE_SUFFIXES
 from preimage.representations import list_representations
 from preimage.store import FeatureStore
@@ -189,7 +191,7 @@ def image_size_of(file: FeatureFile, size: int | None) -> int:
 
 
 def match_features(
-    sources: Sequence[ImageSource], file: FeatureFile, *, allow_missing: bool = False, note: Note
+    sources: Sequence[ImageSource], file: KeyedFile[Any, Any], *, allow_missing: bool = False, note: Note
 ) -> list[Pair]:
     """Return every image with the position of its features, in the images' order.
 

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from preimage.io.arrays.conventions import check_convention, has_frames
+from preimage.io.arrays.faiss_index import open_faiss
 from preimage.io.arrays.hdf5 import open_hdf5, read_hdf5_features, write_hdf5_features
 from preimage.io.arrays.hdf5_checks import require_h5py
+from preimage.io.arrays.keys import keys_of
 from preimage.io.arrays.mat import open_mat, read_mat_features, write_mat_features
 from preimage.io.arrays.mat5 import require_scipy
 from preimage.io.arrays.npy import open_arrays, read_numpy_features, write_numpy_features
-from preimage.io.arrays.stored_arrays import agreed_spec
+from preimage.io.arrays.parquet_vectors import open_parquet
+from preimage.io.arrays.stored_arrays import StoredArray, agreed_spec, feature_file
 from preimage.io.atomic import StrPath
 from preimage.io.feature_file import FeatureFile, FeatureRecord, Size
 from preimage.spec import Spec
@@ -19,11 +22,13 @@ from preimage.spec import Spec
 NUMPY_SUFFIXES = (".npy", ".npz")
 HDF5_SUFFIXES = (".h5", ".hdf5")
 SUFFIXES = (*NUMPY_SUFFIXES, ".mat", *HDF5_SUFFIXES)
+VECTOR_SUFFIXES = (".parquet", ".faiss", ".index")  # files of vectors, which are only read
 
 
 def is_array_file(path: StrPath) -> bool:
-    """Return whether a path has the suffix of a file of plain arrays."""
-    return Path(path).suffix.lower() in SUFFIXES
+    """Return whether a path has the suffix of a file of plain arrays, or is a file of vectors of another program."""
+    suffix = Path(path).suffix.lower()
+    return suffix in SUFFIXES or (suffix in VECTOR_SUFFIXES and Path(path).is_file())
 
 
 def read_array_file(
@@ -35,7 +40,10 @@ def read_array_file(
     image_size: Size | None = None,
     variables: Sequence[str] | None = None,
 ) -> FeatureFile:
-    """Open features in an ``.npy``, ``.npz``, ``.mat``, ``.h5`` or ``.hdf5`` file.
+    """Open features in an ``.npy``, ``.npz``, ``.mat``, ``.h5`` or ``.hdf5`` file, or vectors in another file.
+
+    Vectors are also read from ``.parquet`` files, see `open_parquet`, and from flat FAISS indices (``.faiss`` or
+    ``.index``), see `open_faiss`.
 
     Args:
         path: Path of the file.
@@ -50,11 +58,11 @@ def read_array_file(
     Raises:
         FileFormatError: The file is damaged, of another format, or does not match spec and convention.
         ValueError: Spec or convention is missing or differs from the file's; the suffix is not supported.
-        ImportError: h5py (for HDF5) or SciPy (for ``.mat``) is not installed.
+        ImportError: h5py (for HDF5), SciPy (for ``.mat``) or pyarrow (for Parquet) is not installed.
     """
     suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f"{path}: suffix must be one of {', '.join(SUFFIXES)}, got {suffix!r}")
+    if suffix not in (*SUFFIXES, *VECTOR_SUFFIXES):
+        raise ValueError(f"{path}: suffix must be one of {', '.join((*SUFFIXES, *VECTOR_SUFFIXES))}, got {suffix!r}")
     if variables is not None and suffix != ".mat":
         raise ValueError(f"{path}: variables can be selected in MATLAB files only")
     sizes = None
@@ -64,6 +72,11 @@ def read_array_file(
         return read_mat_features(path, spec, convention=convention, variables=variables, processed_sizes=sizes)
     if suffix in HDF5_SUFFIXES:
         return read_hdf5_features(path, spec, convention=convention, processed_sizes=sizes)
+    if suffix in VECTOR_SUFFIXES:
+        array, keys = open_vectors(path)
+        spec = agreed_spec(path, spec, None)
+        check_convention(spec, chosen := convention or "preimage")
+        return feature_file(path, spec, chosen, [array], keys=keys, processed_sizes=sizes)
     if spec is None:
         open_arrays(path)  # reports an unreadable file before the missing spec
     return read_numpy_features(
@@ -71,10 +84,20 @@ def read_array_file(
     )
 
 
+def open_vectors(path: StrPath) -> tuple[StoredArray, list[str] | None]:
+    """Return the vectors (N, C) of a Parquet file or a FAISS index, and their keys; ``None`` if it has none.
+
+    The keys of a FAISS index are in ``F.keys.txt`` next to ``F.faiss``, one per line, in the order of the vectors.
+    """
+    if Path(path).suffix.lower() == ".parquet":
+        return open_parquet(path)
+    return open_faiss(path), keys_of(path)
+
+
 def stored_spec(path: StrPath, variables: Sequence[str] | None = None) -> Spec | None:
     """Return the spec stored in a file of arrays, or ``None`` if there is none."""
     suffix = Path(path).suffix.lower()
-    if suffix in NUMPY_SUFFIXES:
+    if suffix in (*NUMPY_SUFFIXES, *VECTOR_SUFFIXES):
         return None
     spec: Spec | None = (open_mat(path, variables) if suffix == ".mat" else open_hdf5(path))[1].get("spec")
     return spec
@@ -88,6 +111,8 @@ def check_writable(path: StrPath, spec: Spec, dtype: str, convention: str | None
         ImportError: h5py or SciPy is not installed.
     """
     suffix = Path(path).suffix.lower()
+    if suffix in VECTOR_SUFFIXES:
+        raise ValueError(f"{path}: files of {suffix} are only read; suffix must be one of {', '.join(SUFFIXES)}")
     chosen = convention or default_convention(path, spec)
     check_convention(spec, chosen)
     if suffix == ".mat" and dtype != "float32":

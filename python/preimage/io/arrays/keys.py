@@ -39,6 +39,13 @@ def keys_of(path: StrPath) -> list[str] | None:
     return _keys_inside(path) if inside else _keys_beside(keys_file(path))
 
 
+def read_keys(path: StrPath) -> list[str]:
+    """Read keys from a text file, one per line, UTF-8; `FileFormatError` for anything else."""
+    if (keys := _keys_beside(Path(path))) is None:
+        raise FileNotFoundError(f"{path}: no such file of keys")
+    return keys
+
+
 def holds_objects(file: IO[bytes]) -> bool:
     """Return whether a file contains an ``.npy`` array of Python objects, by its header."""
     return _OBJECTS.match(file.read(128)) is not None
