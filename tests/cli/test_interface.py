@@ -43,6 +43,7 @@ from preimage.pipelines.verify import verify
 from preimage.pipelines.weights import convert_weights, import_weights
 from preimage.reports.report import report
 from preimage.representations import describe_representation, list_representations
+from preimage.studies.audit import audit
 from preimage.studies.budget import study_budget
 from preimage.studies.color import study_color
 from preimage.studies.compare import compare
@@ -77,7 +78,8 @@ def test_extract_has_the_same_parameters_with_and_without_summary() -> None:
 @pytest.mark.parametrize(
     ("command", "function", "command_only", "library_only"),
     [
-        (cli.compare, compare, set(), {"status"}),  # printed
+        (cli.audit, audit, set(), {"status"}),  # printed
+        (cli.compare, compare, set(), {"status"}),
         (cli.convert, convert, set(), set()),
         (cli.demo, demo, set(), set()),
         (cli.doctor, doctor, set(), set()),

@@ -87,10 +87,10 @@ def audit(
     skip_bad: SkipBad = False,
     json: Json = False,
 ) -> None:
-    """Measure how much of photographs comes back from their features.
+    """Measure what of photographs comes back from an index.
 
-    The reconstructions are also matched with all photographs, and noise, fewer bits, projections and fewer dimensions
-    are measured beside what they cost in retrieval.
+    Photographs are reconstructed from their features, and each reconstruction is matched with all of them. Then noise,
+    fewer bits, projections and fewer dimensions are measured, beside what they cost in retrieval.
 
     Example: preimage audit photos.hog photos/ -o audit/
     """

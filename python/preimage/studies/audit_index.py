@@ -93,7 +93,7 @@ class AuditIndex:
             size = file.sizes[position] or decoded_size(self.sources[row])
             return in_square(file[position], size, self.side)
         assert self.spec is not None and self.spec.stride is not None
-        grid = np.asarray(file[position], np.float32)
+        grid = np.array(file[position], np.float32)
         check_finite([self.sources[row].key], torch.from_numpy(grid)[None], f"the features in {self.path}")
         scale = float(str(self.spec.parameters.get("descriptor_scale", 1.0)))
         return Keypoints.from_grid(grid[None], self.spec.stride, descriptor_scale=scale)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from preimage.keypoints import Keypoints
-from preimage.metrics import Originals
+from preimage.metrics import NormalizedError, Originals
 from preimage.ops.sift import sift as detect
 from preimage.pipelines.evaluate import Scores
 from preimage.pipelines.image_loading import Pixels, as_pixels
@@ -42,8 +42,8 @@ class ConditionScore:
         kind: Kind of the change, ``"noise"`` for example; empty for the first three.
         setting: Strength of the change; empty for the first three.
         error: Normalized error.
-        psnr: PSNR in dB.
-        ssim: SSIM.
+        psnr: PSNR in dB; ``None`` for changed features.
+        ssim: SSIM; ``None`` for changed features.
         reidentification: Rank rates by how images are compared: ``"sift"``, and without a change the name of an
             embedding if there is one; empty where they would mean nothing.
         recall: Share of the nearest neighbors, or of the matches of keypoints, that is kept; ``None`` for the images
@@ -54,8 +54,8 @@ class ConditionScore:
     kind: str
     setting: str
     error: Interval
-    psnr: Interval
-    ssim: Interval
+    psnr: Interval | None
+    ssim: Interval | None
     reidentification: dict[str, RankRates]
     recall: Interval | None
 
@@ -143,20 +143,32 @@ class AuditMeasurement:
 
     def reconstructions(self, items: Items) -> tuple[ConditionScore, torch.Tensor]:
         """Score the reconstructions from unchanged features; return them too, (N, 3, s, s) uint8."""
-        kept: list[torch.Tensor] = []
-        score, self.matches = self._score(UNCHANGED, "", "", self.invert(items), None, True, kept)
-        return dataclasses.replace(score, recall=Interval(1.0, 1.0, 1.0)), torch.cat(kept)
+        made = list(self.invert(items))
+        score, self.matches = self._in_full(UNCHANGED, made, ranked=True)
+        pixels = torch.cat([_as_uint8(batch) for batch in made])
+        return dataclasses.replace(score, recall=Interval(1.0, 1.0, 1.0)), pixels
 
     def baseline(self, name: str, images: torch.Tensor, *, ranked: bool) -> ConditionScore:
         """Score images (N, 3, s, s), uint8 or float32 in [0, 1]; without `ranked` only their errors."""
         batches = (batch.float() / (255 if images.dtype == torch.uint8 else 1) for batch in images.split(_BATCH))
-        return self._score(name, "", "", batches, None, ranked)[0]
+        return self._in_full(name, batches, ranked=ranked)[0]
 
     def mitigation(self, mitigation: Mitigation, items: Items, recall: Sequence[float]) -> ConditionScore:
         """Score the reconstructions from changed features, given their recall for each image."""
-        interval = bootstrap_interval(recall, seed=self._seed)
-        made = self.invert(items)
-        return self._score(mitigation.name, mitigation.kind, mitigation.setting, made, interval, True)[0]
+        error, matches = NormalizedError(self._originals), []
+        for images, batch in self._with_targets(self.invert(items)):
+            error.update(images, batch)
+            matches.append(self._gallery.matches(detect(_as_uint8(batch))))
+        return ConditionScore(
+            mitigation.name,
+            mitigation.kind,
+            mitigation.setting,
+            self._interval(error.report().per_image),
+            None,
+            None,
+            {BY_SIFT: rank_rates(np.concatenate(matches), self._seed)},
+            self._interval(recall),
+        )
 
     def image_scores(self) -> tuple[ImageScore, ...]:
         """Return the scores of each photograph."""
@@ -166,43 +178,47 @@ class AuditMeasurement:
             for place, (key, error, nearest, row) in enumerate(columns)
         )
 
-    def _score(
-        self,
-        name: str,
-        kind: str,
-        setting: str,
-        batches: Iterable[torch.Tensor],
-        recall: Interval | None,
-        ranked: bool,
-        kept: list[torch.Tensor] | None = None,
+    def _in_full(
+        self, name: str, batches: Iterable[torch.Tensor], *, ranked: bool
     ) -> tuple[ConditionScore, npt.NDArray[np.int64]]:
-        scores, start = Scores(self._originals), 0
-        matches, similarities = [], []
-        for batch in batches:
-            stop = start + len(batch)
-            scores.add(self.keys[start:stop], self.targets[start:stop].float() / 255, batch)
-            pixels = torch.from_numpy(as_pixels(batch)).permute(0, 3, 1, 2).contiguous()
-            if kept is not None:
-                kept.append(pixels)
+        """Return all scores of images, and if `ranked` the number of matches of each with each photograph."""
+        scores, done = Scores(self._originals), 0
+        matches, similarities = [np.zeros((0, len(self.keys)), np.int64)], []
+        for images, batch in self._with_targets(batches):
+            scores.add(self.keys[done : done + len(batch)], images, batch)
+            done += len(batch)
             if ranked:
+                pixels = _as_uint8(batch)
                 matches.append(self._gallery.matches(detect(pixels)))
-                if not kind and self._embedding is not None and self._vectors is not None:
+                if self._embedding is not None and self._vectors is not None:
                     similarities.append((embeddings(self._embedding, pixels) @ self._vectors.T).numpy())
-            self._progress(len(batch))
-            start = stop
         _, each = scores.report()
         self.errors[name] = tuple(one.error for one in each)
-        found = {}
+        counts, found = np.concatenate(matches), {}
         if ranked:
-            found[BY_SIFT] = rank_rates(np.concatenate(matches), self._seed)
-            if similarities and self._embedding is not None:
-                found[self._embedding.name] = rank_rates(np.concatenate(similarities), self._seed)
-        error, psnr, ssim = (
-            bootstrap_interval([getattr(one, field) for one in each], seed=self._seed)
-            for field in ("error", "psnr", "ssim")
-        )
-        counted = np.concatenate(matches) if ranked else np.zeros((0, 0), np.int64)
-        return ConditionScore(name, kind, setting, error, psnr, ssim, found, recall), counted
+            found[BY_SIFT] = rank_rates(counts, self._seed)
+        if similarities and self._embedding is not None:
+            found[self._embedding.name] = rank_rates(np.concatenate(similarities), self._seed)
+        error = self._interval(self.errors[name])
+        psnr = self._interval([one.psnr for one in each])
+        ssim = self._interval([one.ssim for one in each])
+        return ConditionScore(name, "", "", error, psnr, ssim, found, None), counts
+
+    def _with_targets(self, batches: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the photographs, float32 in [0, 1], with each batch of images."""
+        start = 0
+        for batch in batches:
+            yield self.targets[start : start + len(batch)].float() / 255, batch
+            start += len(batch)
+            self._progress(len(batch))
+
+    def _interval(self, values: Sequence[float]) -> Interval:
+        return bootstrap_interval(values, seed=self._seed)
+
+
+def _as_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Return images (B, 3, H, W) in [0, 1] as they would be saved."""
+    return torch.from_numpy(as_pixels(images)).permute(0, 3, 1, 2).contiguous()
 
 
 def keypoints_of(images: torch.Tensor) -> Keypoints:

@@ -20,9 +20,12 @@ from preimage.studies.formatting import number, percent, two_digits
 from preimage.studies.mitigations import KNOWLEDGE
 from preimage.studies.reidentification import MAX_KEYPOINTS, RankRates
 from preimage.viz.curves import Curve, CurvePanel, draw_curves
+from preimage.viz.dots import Dots, draw_dots
 from preimage.viz.html import Figure, Section, Table, html_page
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
+_TITLES = {UNCHANGED: "reconstruction"}
+_HEADING = "Error and re-identification"
 _USEFUL = 0.9  # recall above which a change still leaves what the features are kept for
 
 
@@ -209,7 +212,9 @@ class AuditStudy(Study):
         ]
 
     def plot(self) -> Pixels:
-        """Draw error and re-identification against the recall."""
+        """Draw error and re-identification against the recall, or without changes with their intervals."""
+        if not self._changes:
+            return self._dots()
         kinds = dict.fromkeys(score.kind for score in self._changes)
 
         def curves(value: Mapping[str, float]) -> list[Curve]:
@@ -232,6 +237,27 @@ class AuditStudy(Study):
         ]
         least = min((_mean(score.recall) for score in self._changes), default=0.0)
         return draw_curves(panels, self.setting.retrieval, x_limits=(max(0.0, least - 0.05), 1 + 0.12 * (1 - least)))
+
+    def _dots(self) -> Pixels:
+        """Draw errors and rank 1 with their intervals."""
+        rates = [score.reidentification.get(BY_SIFT) for score in self.scores]
+        panels = [
+            Dots(
+                "Normalized error",
+                [score.error.mean for score in self.scores],
+                [(score.error.low, score.error.high) for score in self.scores],
+                [f"{score.error.mean:.2f}" for score in self.scores],
+            ),
+            Dots(
+                "Best SIFT match is right",
+                [None if rate is None else rate.rank1.mean for rate in rates],
+                [None if rate is None else (rate.rank1.low, rate.rank1.high) for rate in rates],
+                ["" if rate is None else percent(rate.rank1.mean) for rate in rates],
+                level=self._chance(1),
+                level_label="chance",
+            ),
+        ]
+        return draw_dots([_TITLES.get(score.name, score.name) for score in self.scores], panels)
 
     def remarks(self) -> Iterator[str]:
         setting = self.setting
@@ -266,8 +292,7 @@ class AuditStudy(Study):
         header = ["image", "normalized error", "95 % interval", "PSNR, dB", "SSIM"]
         for way in ways:
             header += [f"rank 1, {way}", "95 % interval", f"rank 10, {way}", "95 % interval"]
-        titles = {UNCHANGED: "reconstruction"}
-        rows = [self._row(titles.get(score.name, score.name), score, ways) for score in first]
+        rows = [self._row(_TITLES.get(score.name, score.name), score, ways) for score in first]
         chance = ["chance", "", "", "", ""]
         for _ in ways:
             chance += [percent(self._chance(1)), "", percent(self._chance(10)), ""]
@@ -281,7 +306,7 @@ class AuditStudy(Study):
 
     def _row(self, title: str, score: ConditionScore, ways: Sequence[str]) -> list[str]:
         row = [title, f"{score.error.mean:.3f}", _range(score.error)]
-        row += [f"{score.psnr.mean:.1f}", f"{score.ssim.mean:.3f}"]
+        row += [f"{_mean(score.psnr):.1f}", f"{_mean(score.ssim):.3f}"]
         for way in ways:
             row += _rate_cells(score.reidentification.get(way))
         return row
@@ -289,8 +314,9 @@ class AuditStudy(Study):
     def page(self, sheet: Pixels, plot: Pixels | None, notes: Sequence[str], command: str) -> str:
         """Return the self-contained HTML page: numbers, curves, then pictures."""
         sections = []
-        if plot is not None and self._changes:
-            sections.append(Section(self.plot_heading, [Figure(plot, "", self.plot_alt)], span="page"))
+        if plot is not None:
+            heading, alt = (self.plot_heading, self.plot_alt) if self._changes else (_HEADING, _HEADING)
+            sections.append(Section(heading, [Figure(plot, "", alt)], span="page"))
         sections.append(
             Section(self.sheet_heading, [Figure(sheet, "", self.sheet_alt)], note=self.sheet_note, span="page")
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -112,7 +113,7 @@ def embeddings(representation: Representation, images: torch.Tensor) -> torch.Te
     return F.normalize(torch.cat(vectors), dim=1)
 
 
-def rank_rates(scores: npt.NDArray[np.number[npt.NBitBase]], seed: int) -> RankRates:
+def rank_rates(scores: npt.NDArray[Any], seed: int) -> RankRates:
     """Return how often the right photograph is among the best matches, with intervals over the images.
 
     Args:
@@ -123,7 +124,7 @@ def rank_rates(scores: npt.NDArray[np.number[npt.NBitBase]], seed: int) -> RankR
     return RankRates(*rates)
 
 
-def hits(scores: npt.NDArray[np.number[npt.NBitBase]], rank: int) -> npt.NDArray[np.float64]:
+def hits(scores: npt.NDArray[Any], rank: int) -> npt.NDArray[np.float64]:
     """Return the probability (N,) that the right photograph is among the first `rank`, equal scores in random order."""
     right = scores.diagonal()[:, None]
     better = (scores > right).sum(axis=1)
