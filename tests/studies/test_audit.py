@@ -130,8 +130,8 @@ def test_the_json_file_says_what_was_measured_and_what_the_attacker_knew(summary
     assert found["attacker"] == summary.knowledge
     assert "hog-compact" in found["attacker"]["Attacker has"]
     assert "cell_size 8" in found["attacker"]["Knows"]
-    assert "level" in found["attacker"]["Knows of changes"]
-    assert "fewer keypoints" not in found["attacker"]["Knows of changes"]
+    assert "level" in found["attacker"]["Of changes"]
+    assert "fewer keypoints" not in found["attacker"]["Of changes"]
 
 
 def test_the_page_contains_the_numbers_and_no_verdict(summary: AuditSummary) -> None:
@@ -222,7 +222,7 @@ def test_keypoints(keypoint_file: Path, photo_folder: Path, tmp_path: Path) -> N
     assert [score.setting for score in changes] == ["50 %", "25 %", "10 %"]
     recalls = [score.recall.mean for score in changes if score.recall is not None]
     assert 1 > recalls[0] > recalls[1] > recalls[2] > 0
-    assert "fewer keypoints" in made.knowledge["Knows of changes"]
+    assert "fewer keypoints" in made.knowledge["Of changes"]
     assert json.loads(made.json.read_text())["spec"] is None
     expected = evaluate(inverter, photo_folder, size=SIZE, device="cpu")
     errors = {one.key: one.error for one in expected.scores}

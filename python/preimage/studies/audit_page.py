@@ -75,7 +75,7 @@ class AuditSetting:
             "Attacker has": f"the features of {self.images} photographs, as they are stored, and {made}.",
             "Knows": f"how the features are computed: {self.features}.",
             "Searches": f"for each reconstruction the right photograph, among {self.images} that are at hand.",
-            "Knows of changes": f"{changes}. The inverter is not trained on changed features.",
+            "Of changes": f"{changes}. The inverter is not trained on changed features.",
         }
 
     def _applies(self, kind: str) -> bool:
