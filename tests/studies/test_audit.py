@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import html
 import json
 from collections.abc import Callable
@@ -23,7 +24,10 @@ from preimage.representations.sift import Sift
 from preimage.spec import Spec
 from preimage.studies.audit import AuditSummary, audit
 from preimage.studies.audit_measurement import ConditionScore, Retrieval
+from preimage.studies.audit_page import AuditStudy
+from preimage.studies.bootstrap import Interval
 from preimage.studies.mitigations import NOISE, add_noise, neighbor_overlap
+from preimage.studies.reidentification import RankRates
 
 SIZE = 96
 HOG = create_representation("hog")
@@ -128,7 +132,7 @@ def test_the_json_file_says_what_was_measured_and_what_the_attacker_knew(summary
     assert found["scores"][0]["error"]["mean"] == summary.scores[0].error.mean
     assert found["chance"] == {"rank1": 1 / 20, "rank10": 0.5}
     assert found["attacker"] == summary.knowledge
-    assert "hog-compact" in found["attacker"]["Attacker has"]
+    assert "hog-compact" in found["attacker"]["Has"]
     assert "cell_size 8" in found["attacker"]["Knows"]
     assert "level" in found["attacker"]["Of changes"]
     assert "fewer keypoints" not in found["attacker"]["Of changes"]
@@ -138,7 +142,8 @@ def test_the_page_contains_the_numbers_and_no_verdict(summary: AuditSummary) -> 
     page = html.unescape(summary.page.read_text())
     for text in (*summary.findings, *summary.knowledge.values(), "chance", "quantization, 2 bits"):
         assert text in page
-    assert page.index("<dl>") < page.index("<img")
+    assert page.index("<strong>0.") < page.index("<dl") < page.index("<table") < page.index("<img")
+    assert page.index("quantization, 2 bits") < page.index("data:image/jpeg")
     for word in ("OWASP", "GDPR", "compliant", "grade", "passed"):
         assert word not in page
     sheet = decode_file(summary.sheet)
@@ -194,7 +199,7 @@ def test_an_inverter_is_trained_on_half_of_unknown_features(photo_folder: Path, 
     )
     assert (made.images, made.setting.own, made.setting.minutes) == (10, 10, 0.02)
     assert "10 photographs" in said[0]
-    assert "10 other photographs" in made.knowledge["Attacker has"]
+    assert "10 other photographs" in made.knowledge["Has"]
     assert Inverter.load(output / "inverter").spec == Spec("embedding", "user", 27, None)
     assert sorted(path.name for path in output.iterdir() if path.name.startswith(".")) == [], "nothing temporary"
     again = audit(
@@ -321,3 +326,17 @@ def test_without_matplotlib_the_page_has_no_curves(
     made = audit(store, photo_folder, tmp_path / "out", mitigations=False, max_images=4)
     assert made.plot is None
     assert any("matplotlib" in note for note in made.notes)
+
+
+def test_changes_are_not_credited_with_what_chance_explains(summary: AuditSummary) -> None:
+    """If reconstructions from unchanged features are not recognized, no change hides them."""
+    setting, each = summary.setting, summary.each
+    assert any("lowers rank 1 most" in finding or "No change" in finding for finding in summary.findings)
+    rates = RankRates(Interval(0.05, 0.0, 0.1), Interval(0.5, 0.4, 0.6))
+    scores = [
+        dataclasses.replace(score, reidentification=dict.fromkeys(score.reidentification, rates))
+        for score in summary.scores
+    ]
+    findings = list(AuditStudy(scores, each, setting).findings())
+    assert any("more reconstructions than chance" in finding for finding in findings)
+    assert not any("rank 1" in finding for finding in findings)

@@ -302,6 +302,7 @@ def _measured(
         own=len(attacker.own),
         neighbors_from=nearest.origin,
         retrieval=retrieval.name,
+        retrieval_chance=retrieval.chance,
         embedding=None if embedding is None else embedding.name,
         seed=seed,
     )

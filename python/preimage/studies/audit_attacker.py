@@ -98,7 +98,9 @@ def _existing(index: AuditIndex, inverter: InverterChoice) -> tuple[Inverter, st
     """Return the chosen or the pretrained inverter; ``LookupError`` if there is none."""
     if index.is_keypoints:
         variant = index.spec.variant if index.spec is not None else _detector(index.file)
-        return sift_inverter(inverter, variant)
+        keypoints = index.items([0])
+        assert isinstance(keypoints, Keypoints)
+        return sift_inverter(inverter, variant, color=keypoints.colors is not None)
     assert index.spec is not None
     return fitting_inverter(inverter, index.spec, index.path)
 

@@ -253,6 +253,11 @@ class Retrieval:
         """What is measured, with its number."""
         return "matches kept" if self._views is not None else f"recall@{self._neighbors}"
 
+    @property
+    def chance(self) -> float | None:
+        """Recall of features without any information; ``None`` for keypoints."""
+        return None if self._views is not None else self._neighbors / (len(self._items) - 1)
+
     def kept(self, changed: Items) -> list[float]:
         """Return the share that is kept, for each image that has neighbors or matches."""
         if isinstance(changed, Keypoints):

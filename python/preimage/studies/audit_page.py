@@ -25,7 +25,8 @@ from preimage.viz.html import Figure, Section, Table, html_page
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 _TITLES = {UNCHANGED: "reconstruction"}
-_HEADING = "Error and re-identification"
+_HEADING = "How much comes back"
+_KNOWLEDGE = "What the attacker has and knows"
 _USEFUL = 0.9  # recall above which a change still leaves what the features are kept for
 
 
@@ -44,6 +45,7 @@ class AuditSetting:
         own: Number of photographs with features that the attacker has, none of them audited.
         neighbors_from: Where the nearest neighbors come from, a noun phrase.
         retrieval: Name of the recall: ``"recall@10"`` or ``"matches kept"``.
+        retrieval_chance: Recall of features without any information; ``None`` for keypoints.
         embedding: Name of the embedding; ``None`` without one.
         seed: Seed of the split, the changes and the intervals.
     """
@@ -58,6 +60,7 @@ class AuditSetting:
     own: int
     neighbors_from: str
     retrieval: str
+    retrieval_chance: float | None
     embedding: str | None
     seed: int
 
@@ -72,7 +75,7 @@ class AuditSetting:
             )
         changes = "; ".join(f"{kind}: {what}" for kind, what in KNOWLEDGE.items() if self._applies(kind))
         return {
-            "Attacker has": f"the features of {self.images} photographs, as they are stored, and {made}.",
+            "Has": f"the features of {self.images} photographs, as they are stored, and {made}.",
             "Knows": f"how the features are computed: {self.features}.",
             "Searches": f"for each reconstruction the right photograph, among {self.images} that are at hand.",
             "Of changes": f"{changes}. The inverter is not trained on changed features.",
@@ -148,27 +151,36 @@ class AuditStudy(Study):
         yield from self._change_findings()
 
     def _change_findings(self) -> Iterator[str]:
-        useful = [score for score in self._changes if score.recall is not None and score.recall.mean >= _USEFUL]
-        retrieval = self.setting.retrieval
-        if useful:
-            best = min(useful, key=lambda score: (score.rank1 or 0, -score.error.mean))
-            yield (
-                f"Of the changes that leave a {retrieval} of at least {100 * _USEFUL:g} %, {best.name} lowers "
-                f"re-identification most: to {percent(best.rank1)} with an error of {number(best.error.mean)}, at a "
-                f"{retrieval} of {percent(_mean(best.recall))}."
-            )
-        elif self._changes:
+        if not self._changes:
+            return
+        retrieval, rates = self.setting.retrieval, self._unchanged.reidentification[BY_SIFT]
+        recognized = rates.rank1.low > self._chance(1)
+        if not recognized:
+            yield "SIFT matching does not recognize more reconstructions than chance, with or without a change."
+        useful = [score for score in self._changes if _mean(score.recall) >= _USEFUL]
+        if not useful:
             yield f"No change that was measured leaves a {retrieval} of at least {100 * _USEFUL:g} %."
-        before = self._unchanged.rank1 or 0
-        halved = [score for score in self._changes if (score.rank1 or 0) <= before / 2]
-        if halved:
+        else:
+            best = min(useful, key=lambda score: (score.rank1 or 0) if recognized else -score.error.mean)
+            what = (
+                f"lowers rank 1 most: to {percent(best.rank1)} with an error"
+                if recognized
+                else "raises the error most:"
+            )
+            yield (
+                f"Of the changes that leave a {retrieval} of at least {100 * _USEFUL:g} %, {best.name} {what} "
+                f"{'of' if recognized else 'to'} {number(best.error.mean)}, at a {retrieval} of "
+                f"{percent(_mean(best.recall))}."
+            )
+        halved = [score for score in self._changes if (score.rank1 or 0) <= rates.rank1.mean / 2]
+        if recognized and halved:
             cheapest = max(halved, key=lambda score: _mean(score.recall))
             yield (
-                f"The change that at least halves re-identification at the least cost is {cheapest.name}: "
+                f"The change that at least halves rank 1 at the least cost is {cheapest.name}: "
                 f"{percent(cheapest.rank1)}, at a {retrieval} of {percent(_mean(cheapest.recall))}."
             )
-        elif self._changes:
-            yield "No change that was measured halves re-identification."
+        elif recognized:
+            yield "No change that was measured halves rank 1."
 
     def _chance(self, rank: int) -> float:
         return min(1.0, rank / self.setting.images)
@@ -277,7 +289,8 @@ class AuditStudy(Study):
         else:
             yield (
                 f"{setting.retrieval}: the share of each photograph's nearest neighbors among the others, by the "
-                "Euclidean distance of unchanged features, that are still nearest with changed ones."
+                f"Euclidean distance of unchanged features, that are still nearest with changed ones; by chance "
+                f"{percent(setting.retrieval_chance)}."
             )
         yield (
             "These are reconstructions by one inverter: another one, or one that is trained on changed features, may "
@@ -296,7 +309,7 @@ class AuditStudy(Study):
         chance = ["chance", "", "", "", ""]
         for _ in ways:
             chance += [percent(self._chance(1)), "", percent(self._chance(10)), ""]
-        found = [Table("How much comes back", header, [*rows, chance])]
+        found = [Table(_HEADING, header, [*rows, chance])]
         if self._changes:
             header = ["change", "normalized error", "95 % interval", "rank 1, sift", "95 % interval"]
             header.append(self.setting.retrieval)
@@ -313,23 +326,41 @@ class AuditStudy(Study):
 
     def page(self, sheet: Pixels, plot: Pixels | None, notes: Sequence[str], command: str) -> str:
         """Return the self-contained HTML page: numbers, curves, then pictures."""
-        sections = []
+        tables = [dataclasses.replace(table, caption="") for table in self.tables()]
+        figures = []
         if plot is not None:
-            heading, alt = (self.plot_heading, self.plot_alt) if self._changes else (_HEADING, _HEADING)
-            sections.append(Section(heading, [Figure(plot, "", alt)], span="page"))
+            figures.append(Figure(plot, "", self.plot_alt if self._changes else _HEADING, on_white=True))
+        sections = [
+            Section("", numbers=list(self._numbers()), points=list(self.findings())),
+            Section(_KNOWLEDGE, terms=list(self.setting.knowledge().items())),
+            Section(_HEADING, tables=tables[:1], figures=[] if self._changes else figures, span="page"),
+        ]
+        if self._changes:
+            sections.append(Section(self.plot_heading, figures, tables=tables[1:], span="page"))
         sections.append(
             Section(self.sheet_heading, [Figure(sheet, "", self.sheet_alt)], note=self.sheet_note, span="page")
         )
         return html_page(
             title=self.title,
             lead=self.lead(),
-            points=self.findings(),
-            terms=self.setting.knowledge().items(),
             sections=sections,
-            tables=self.tables(),
             command=command,
             footer=" ".join([*self.remarks(), *notes]),
         )
+
+    def _numbers(self) -> Iterator[tuple[str, str]]:
+        """Yield the few numbers in large type, with their meaning."""
+        yield (
+            number(self._unchanged.error.mean),
+            f"normalized error; mean image {number(self._mean.error.mean)}, nearest features "
+            f"{number(self._nearest.error.mean)}",
+        )
+        for how, rates in self._unchanged.reidentification.items():
+            by = "SIFT matching" if how == BY_SIFT else how
+            yield (
+                percent(rates.rank1.mean),
+                f"are recognized among {self.setting.images} photographs by {by}; by chance {percent(self._chance(1))}",
+            )
 
 
 def _change_row(score: ConditionScore) -> list[str]:
