@@ -222,7 +222,7 @@ def keypoint_file(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
 def test_keypoints(keypoint_file: Path, photo_folder: Path, tmp_path: Path) -> None:
     inverter = _tiny(Sift().spec, tmp_path / "tiny-sift")
     made = audit(keypoint_file, photo_folder, tmp_path / "audit", inverter=inverter, size=SIZE, max_images=6)
-    assert made.setting.retrieval == "matches kept"
+    assert made.setting.retrieval == "match recall"
     changes = [score for score in made.scores if score.kind == "fewer keypoints"]
     assert [score.setting for score in changes] == ["50 %", "25 %", "10 %"]
     recalls = [score.recall.mean for score in changes if score.recall is not None]
@@ -239,7 +239,7 @@ def test_matches_with_a_second_view_are_kept_by_unchanged_keypoints(photo_folder
     image = torch.from_numpy(photographs()["coffee"][:256, 100:356].transpose(2, 0, 1).copy())[None]
     keypoints = sift(image)
     retrieval = Retrieval(keypoints, image, 10)
-    assert retrieval.name == "matches kept"
+    assert retrieval.name == "match recall"
     assert retrieval._before[0] > 20
     assert retrieval.kept(keypoints) == [1.0]
     moved = type(keypoints)(**{**vars(keypoints), "x": keypoints.x + 10})
@@ -331,7 +331,7 @@ def test_without_matplotlib_the_page_has_no_curves(
 def test_changes_are_not_credited_with_what_chance_explains(summary: AuditSummary) -> None:
     """If reconstructions from unchanged features are not recognized, no change hides them."""
     setting, each = summary.setting, summary.each
-    assert any("lowers rank 1 most" in finding or "No change" in finding for finding in summary.findings)
+    assert any("lowers rank 1" in finding or "No change" in finding for finding in summary.findings)
     rates = RankRates(Interval(0.05, 0.0, 0.1), Interval(0.5, 0.4, 0.6))
     scores = [
         dataclasses.replace(score, reidentification=dict.fromkeys(score.reidentification, rates))

@@ -251,7 +251,7 @@ class Retrieval:
     @property
     def name(self) -> str:
         """What is measured, with its number."""
-        return "matches kept" if self._views is not None else f"recall@{self._neighbors}"
+        return "match recall" if self._views is not None else f"recall@{self._neighbors}"
 
     @property
     def chance(self) -> float | None:

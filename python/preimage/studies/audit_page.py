@@ -19,9 +19,9 @@ from preimage.studies.bootstrap import Interval
 from preimage.studies.formatting import number, percent, two_digits
 from preimage.studies.mitigations import KNOWLEDGE
 from preimage.studies.reidentification import MAX_KEYPOINTS, RankRates
-from preimage.viz.curves import Curve, CurvePanel, draw_curves
 from preimage.viz.dots import Dots, draw_dots
 from preimage.viz.html import Figure, Section, Table, html_page
+from preimage.viz.tradeoffs import Tradeoff, TradeoffPanel, draw_tradeoffs
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 _TITLES = {UNCHANGED: "reconstruction"}
@@ -44,7 +44,7 @@ class AuditSetting:
         minutes: Minutes for which it was trained for this audit; ``None`` for an inverter that existed.
         own: Number of photographs with features that the attacker has, none of them audited.
         neighbors_from: Where the nearest neighbors come from, a noun phrase.
-        retrieval: Name of the recall: ``"recall@10"`` or ``"matches kept"``.
+        retrieval: Name of the recall: ``"recall@10"`` or ``"match recall"``.
         retrieval_chance: Recall of features without any information; ``None`` for keypoints.
         embedding: Name of the embedding; ``None`` without one.
         seed: Seed of the split, the changes and the intervals.
@@ -82,7 +82,7 @@ class AuditSetting:
         }
 
     def _applies(self, kind: str) -> bool:
-        return kind != "fewer keypoints" or self.retrieval == "matches kept"
+        return kind != "fewer keypoints" or self.retrieval == "match recall"
 
 
 class AuditStudy(Study):
@@ -161,16 +161,11 @@ class AuditStudy(Study):
         if not useful:
             yield f"No change that was measured leaves a {retrieval} of at least {100 * _USEFUL:g} %."
         else:
-            best = min(useful, key=lambda score: (score.rank1 or 0) if recognized else -score.error.mean)
-            what = (
-                f"lowers rank 1 most: to {percent(best.rank1)} with an error"
-                if recognized
-                else "raises the error most:"
-            )
+            best = min(useful, key=lambda score: ((score.rank1 or 0) if recognized else 0, -score.error.mean))
             yield (
-                f"Of the changes that leave a {retrieval} of at least {100 * _USEFUL:g} %, {best.name} {what} "
-                f"{'of' if recognized else 'to'} {number(best.error.mean)}, at a {retrieval} of "
-                f"{percent(_mean(best.recall))}."
+                f"Of the changes that leave a {retrieval} of at least {100 * _USEFUL:g} %, "
+                + (self._rank_effect(best) if recognized else f"{best.name} raises the error most: to ")
+                + f"{number(best.error.mean)}, at a {retrieval} of {percent(_mean(best.recall))}."
             )
         halved = [score for score in self._changes if (score.rank1 or 0) <= rates.rank1.mean / 2]
         if recognized and halved:
@@ -181,6 +176,12 @@ class AuditStudy(Study):
             )
         elif recognized:
             yield "No change that was measured halves rank 1."
+
+    def _rank_effect(self, best: ConditionScore) -> str:
+        """Return the first part of a sentence about the change that leaves the lowest rank 1."""
+        if (best.rank1 or 0) >= (self._unchanged.rank1 or 0):
+            return f"none lowers rank 1; {best.name} raises the error most: to "
+        return f"{best.name} lowers rank 1 most: to {percent(best.rank1)} with an error of "
 
     def _chance(self, rank: int) -> float:
         return min(1.0, rank / self.setting.images)
@@ -229,10 +230,10 @@ class AuditStudy(Study):
             return self._dots()
         kinds = dict.fromkeys(score.kind for score in self._changes)
 
-        def curves(value: Mapping[str, float]) -> list[Curve]:
+        def curves(value: Mapping[str, float]) -> list[Tradeoff]:
             groups = [(kind, [score for score in self._changes if score.kind == kind]) for kind in kinds]
             return [
-                Curve(
+                Tradeoff(
                     kind,
                     [1.0, *(_mean(score.recall) for score in group)],
                     [value[UNCHANGED], *(value[score.name] for score in group)],
@@ -244,11 +245,11 @@ class AuditStudy(Study):
         errors = {score.name: score.error.mean for score in self.scores}
         rates = {score.name: score.rank1 or 0 for score in self.scores}
         panels = [
-            CurvePanel("Normalized error (higher hides more)", curves(errors), {MEAN_IMAGE: self._mean.error.mean}),
-            CurvePanel("Best SIFT match is right (lower hides more)", curves(rates), {"chance": self._chance(1)}),
+            TradeoffPanel("Normalized error (higher hides more)", curves(errors), {MEAN_IMAGE: self._mean.error.mean}),
+            TradeoffPanel("Best SIFT match is right (lower hides more)", curves(rates), {"chance": self._chance(1)}),
         ]
         least = min((_mean(score.recall) for score in self._changes), default=0.0)
-        return draw_curves(panels, self.setting.retrieval, x_limits=(max(0.0, least - 0.05), 1 + 0.12 * (1 - least)))
+        return draw_tradeoffs(panels, self.setting.retrieval, x_limits=(max(0.0, least - 0.05), 1 + 0.12 * (1 - least)))
 
     def _dots(self) -> Pixels:
         """Draw errors and rank 1 with their intervals."""
@@ -281,9 +282,9 @@ class AuditStudy(Study):
             f"mutual nearest neighbors of at most {MAX_KEYPOINTS} keypoints of each image whose distance is below 0.8 "
             "of that to the second nearest; equal numbers are in random order."
         )
-        if setting.retrieval == "matches kept":
+        if setting.retrieval == "match recall":
             yield (
-                "Matches kept: the share of the right matches between the stored keypoints and those of a second view "
+                "Match recall: the share of the right matches between the stored keypoints and those of a second view "
                 "(rotated by 15°, at 0.8 of the size) that is left, within 3 pixels."
             )
         else:

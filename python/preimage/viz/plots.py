@@ -14,7 +14,7 @@ from preimage.optional import import_optional
 
 _INK, _MUTED = "#1f2328", "#59636e"
 # Color, dashes and marker of curves and points, in order; distinct also without color.
-STYLES: tuple[tuple[str, Any, str], ...] = (
+_STYLES: tuple[tuple[str, Any, str], ...] = (
     ("#0b7285", "solid", "o"),
     ("#c2410c", (0, (6, 2)), "^"),
     ("#7c3aed", (0, (3, 2)), "s"),
@@ -24,10 +24,10 @@ STYLES: tuple[tuple[str, Any, str], ...] = (
     ("#1d4ed8", (0, (1, 1)), "X"),
     ("#334155", (0, (4, 1, 1, 1, 1, 1)), "<"),
 )
-MOST_SERIES = len(STYLES)
-_CURVE = STYLES[0][0]
+MOST_SERIES = len(_STYLES)
+_CURVE = _STYLES[0][0]
 # Color and dashes of the level lines of a panel, in order.
-_LEVELS = ((_MUTED, (0, (1, 2))), *((color, dashes) for color, dashes, _ in STYLES[1:5]))
+_LEVELS = ((_MUTED, (0, (1, 2))), *((color, dashes) for color, dashes, _ in _STYLES[1:5]))
 _LONG = 9  # number of letters; longer names are slanted
 _ROOM = 13  # number of letters in the label of a group for each name in the group
 _LABEL_STEP = 0.075  # minimum distance of two labels, as a fraction of the axis
@@ -190,7 +190,7 @@ def draw_by_name(
     axes = figure.add_subplot()
     _frame(axes, title, names)
     spans = _spans(owners)
-    styles = iter(STYLES)
+    styles = iter(_STYLES)
     for one in series:
         if one.kind == "level":
             _draw_levels(axes, one)
