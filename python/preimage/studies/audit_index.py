@@ -21,7 +21,7 @@ from preimage.store import FeatureStore
 from preimage.studies.inputs import check_finite
 from preimage.studies.mitigations import Items
 from preimage.training.config import DEFAULT_SIZE
-from preimage.training.precomputed_dataset import image_size, match_features
+from preimage.training.precomputed_dataset import image_size_of, match_features
 
 LEAST = 4  # photographs; the nearest neighbor is taken from one half of them for the other
 _MAX_BYTES = 4 << 30  # maximum size of the features in memory
@@ -150,7 +150,7 @@ def open_index(
             "relative to the folder of photographs, with or without suffix"
         )
     is_keypoints = isinstance(file, KeypointFile)
-    side = (DEFAULT_SIZE if size is None else size) if isinstance(file, KeypointFile) else image_size(file, size)
+    side = (DEFAULT_SIZE if size is None else size) if isinstance(file, KeypointFile) else image_size_of(file, size)
     return AuditIndex(
         path=path,
         file=file,
