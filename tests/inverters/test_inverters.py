@@ -258,6 +258,7 @@ def test_layer_notation_refuses(text: str) -> None:
 _SIZES = {
     "hog-compact": [100, 128, 200, 256, 300, 350, 400, 440, 700],
     "dense-sift-compact": [100, 200, 256, 350, 700],
+    "sift-color-compact": [100, 256, 700],
     "sift-compact": [100, 200, 256, 350, 700],
     "lbp-compact": [100, 200, 256, 350, 700],
 }
