@@ -182,6 +182,24 @@ def test_bad_images_are_named_or_left_out(photos: Path, network: pi.Network, tmp
     assert [Path(name).name for name, _ in summary.skipped] == ["bad.png"]
 
 
+def test_nothing_is_left_of_a_look_that_fails(photos: Path, network: pi.Network, tmp_path: Path) -> None:
+    class Nowhere(torch.nn.Conv2d):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images) * float("nan")
+
+    module = torch.nn.Sequential(Nowhere(3, 4, 3, 2, 1))
+    with pytest.raises(ValueError, match=r"photo 00\.png: the features of 0 are NaN or infinite"):
+        look(module, photos, tmp_path / "out", layers=["0"], preprocessing=pi.Preprocessing(SIDE), **QUICK)
+    assert not (tmp_path / "out").exists()
+    earlier = tmp_path / "empty"
+    earlier.mkdir()
+    shutil.copytree(photos, tmp_path / "bad")
+    (tmp_path / "bad" / "photo 01.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"photo 01\.png"):
+        look(network, tmp_path / "bad", earlier, layers=["layer2"], **QUICK)
+    assert list(earlier.iterdir()) == []
+
+
 def test_features_beyond_half_precision_are_kept_in_float32(photos: Path, tmp_path: Path) -> None:
     class Large(torch.nn.Module):
         """Features that grow with the brightness, beyond the range of float16 for bright images only."""
@@ -204,6 +222,7 @@ def test_features_beyond_half_precision_are_kept_in_float32(photos: Path, tmp_pa
         ({"val_count": 1}, ValueError, r"val_count.*2"),
         ({"val_count": 12}, ValueError, r"12 images.*12"),
         ({"tile": 31}, ValueError, r"tile.*32"),
+        ({"steps": 0}, ValueError, r"steps.*1"),
         ({"output_size": 10}, ValueError, r"output_size.*11"),
         ({"budget": 5}, ValueError, r"layer1.*parameters.*5"),
         ({"device": "gpu"}, ValueError, r"device.*'gpu'"),

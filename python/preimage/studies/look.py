@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -150,6 +151,7 @@ def look(
     say = status or (lambda sentence: None)
     check_at_least(("tile", tile, SMALLEST_TILE), ("seed", seed, 0), ("layer_count", layer_count, 1))
     check_at_least(("output_size", output_size, SMALLEST_FOR_SSIM), ("batch_size", batch_size, 1))
+    check_at_least(("steps", 1 if steps is None else steps, 1))
     if not 0 < minutes < math.inf:
         raise ValueError(f"minutes must be a number above 0, got {minutes:g}")
     resolve_device(device)
@@ -184,46 +186,51 @@ def look(
     if runs:
         check_settings(folder, record, settings)
     missing = [label for label in source.specs if label not in runs]
-    make_folders(folder)
-    write_record(folder, settings, runs.values())
-    prepared = _prepared(
-        source,
-        held_out,
-        others if missing else [],
-        folder / _CACHE,
-        PhotographReader(source.side, seed, skip_bad=skip_bad),
-        seconds=_PREPARING * 60 * minutes,
-        device=device,
-        say=say,
-    )
-    shown = _shown(source, prepared, held_out)
-    schedule = Schedule(deadline, min(0.1 * 60 * minutes, 4.0 + 1.5 * len(source.specs)), len(missing))
-    for label in missing:
-        seconds = schedule.seconds()
-        say(f"{label}: training for {seconds:.0f} s")
-        runs[label] = train_layer(
-            label,
-            folder,
-            prepared,
-            source.path if isinstance(source, FileFeatures) else prepared.stores[label],
-            seconds=seconds,
-            settings={**run, "size": source.side, "device": device},
-            display=display,
+    with _temporary(folder) as cache:
+        prepared = _prepared(
+            source,
+            held_out,
+            others if missing else [],
+            cache,
+            PhotographReader(source.side, seed, skip_bad=skip_bad),
+            seconds=_PREPARING * 60 * minutes,
+            device=device,
+            say=say,
         )
-        schedule.done(runs[label])
+        shown = _shown(source, prepared, held_out)
         write_record(folder, settings, runs.values())
-    measured = [_measured(source, prepared, runs[label], folder, shown, batch_size, device) for label in source.specs]
-    scores = [layer for layer, _ in measured]
-    rows = [
-        SheetRow(key, [original, *(made[index] for _, made in measured)])
-        for index, (key, original) in enumerate(zip(shown.names, shown.images, strict=True))
-    ]
-    study = LookStudy(source.name, scores, rows, side=source.side, minutes=minutes, random=source.is_random, tile=tile)
-    listing = dataclasses.replace(listing, skipped=(*listing.skipped, *prepared.skipped))
-    notes = [f"{prepared.duplicates} photographs, the same as held-out ones, are left out."] * bool(prepared.duplicates)
-    written = study.write(folder, start=start, listings=[listing], notes=notes, command=command)
-    write_record(folder, settings, runs.values(), scores)
-    shutil.rmtree(folder / _CACHE)
+        schedule = Schedule(deadline, min(0.1 * 60 * minutes, 4.0 + 1.5 * len(source.specs)), len(missing))
+        for label in missing:
+            seconds = schedule.seconds()
+            say(f"{label}: training for {seconds:.0f} s")
+            runs[label] = train_layer(
+                label,
+                folder,
+                prepared,
+                source.path if isinstance(source, FileFeatures) else prepared.stores[label],
+                seconds=seconds,
+                settings={**run, "size": source.side, "device": device},
+                display=display,
+            )
+            schedule.done(runs[label])
+            write_record(folder, settings, runs.values())
+        measured = [
+            _measured(source, prepared, runs[label], folder, shown, batch_size, device) for label in source.specs
+        ]
+        scores = [layer for layer, _ in measured]
+        rows = [
+            SheetRow(key, [original, *(made[index] for _, made in measured)])
+            for index, (key, original) in enumerate(zip(shown.names, shown.images, strict=True))
+        ]
+        study = LookStudy(
+            source.name, scores, rows, side=source.side, minutes=minutes, random=source.is_random, tile=tile
+        )
+        listing = dataclasses.replace(listing, skipped=(*listing.skipped, *prepared.skipped))
+        notes = [f"{prepared.duplicates} photographs, the same as held-out ones, are left out."] * bool(
+            prepared.duplicates
+        )
+        written = study.write(folder, start=start, listings=[listing], notes=notes, command=command)
+        write_record(folder, settings, runs.values(), scores)
     return LookSummary(
         **vars(written),
         json=folder / RECORD,
@@ -232,6 +239,23 @@ def look(
         photographs=max(layer.run.photographs for layer in scores),
         layers=tuple(scores),
     )
+
+
+@contextlib.contextmanager
+def _temporary(output: Path) -> Iterator[Path]:
+    """Create the output, give the path of prepared photographs in it, and remove them at the end, also after an error.
+
+    An output that did not exist and in which nothing else was written is removed as well.
+    """
+    existed = output.exists()
+    make_folders(output)
+    try:
+        yield output / _CACHE
+    finally:
+        shutil.rmtree(output / _CACHE, ignore_errors=True)
+        if not existed:
+            with contextlib.suppress(OSError):  # it is not empty
+                output.rmdir()
 
 
 def _digest(sources: Sequence[ImageSource]) -> str:
