@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from layer_networks import ToyNetwork, saved
 from preimage import FeatureRecord, film, write_features
 from preimage.cli import app
+from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
 from preimage.io import decode_file, video, write_png
 from preimage.io.video import CodecMissingError, count_frames, write_mp4
@@ -183,6 +184,46 @@ def test_bad_sequences_are_refused(
         film(change(features), tmp_path / "film", **{"inverter": tiny, **options})
     assert not list(tmp_path.rglob("*.mp4"))
     assert not list(tmp_path.rglob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda given: given.to(torch.complex64), r"real numbers.*complex64"),
+        (lambda given: given.to("meta"), "meta device"),
+        (lambda given: given * torch.tensor([1, 1, 1, float("nan"), 1])[:, None, None, None], "frame 3.*NaN"),
+    ],
+)
+def test_tensors_without_numbers_leave_no_folder(
+    features: np.ndarray, tiny: Path, tmp_path: Path, change: Callable[[torch.Tensor], torch.Tensor], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        film(change(torch.from_numpy(features)), tmp_path / "film", inverter=tiny)
+    assert not (tmp_path / "film").exists()
+
+
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [
+        (torch.full((FRAMES, 3, 8, 8), float("nan")), r"\[0, 1\]: frame 0"),
+        (255 * torch.eye(FRAMES)[1][:, None, None, None].expand(-1, 3, 8, 8), r"\[0, 1\]: frame 1"),
+        (torch.zeros(FRAMES, 3, 0, 8), r"empty.*\(5, 3, 0, 8\)"),
+    ],
+)
+def test_images_out_of_range_are_refused(
+    features: np.ndarray, tiny: Path, tmp_path: Path, shown: torch.Tensor, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        film(features, tmp_path / "film", inverter=tiny, images=shown)
+    assert not (tmp_path / "film").exists()
+
+
+def test_an_hdf5_file_of_one_number_is_named(tiny: Path, tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "one.h5", "w") as file:
+        file["latents"] = 3.0
+    with pytest.raises(FileFormatError, match=r"one\.h5.*one number"):
+        film(tmp_path / "one.h5", tmp_path / "film", inverter=tiny)
 
 
 def test_other_types_are_refused(features: np.ndarray, tiny: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from look_networks import SIDE, ResNet, ViT
 from preimage.errors import FileFormatError
 from preimage.io import decode_file, write_png
 from preimage.studies.look import LookSummary, look
+from preimage.studies.look_page import LookStudy
 from preimage.studies.look_training import Schedule
 
 # A run of a few steps: enough for a page, and far too few to reconstruct anything.
@@ -88,6 +89,18 @@ def test_the_page_shows_every_held_out_photograph(found: LookSummary, photos: Pa
     assert sorted(path.name for path in found.page.parent.iterdir()) == [
         *("avgpool", "index.html", "layer2", "look-images.csv", "look.csv", "look.json", "plot.png", "sheet.png")
     ]
+
+
+def test_an_error_above_that_of_the_mean_image_is_not_blamed_on_the_layer(found: LookSummary) -> None:
+    worse, better = found.layers
+    layers = [
+        dataclasses.replace(worse, error=0.71, mean_image_error=0.7),
+        dataclasses.replace(better, error=0.5, mean_image_error=0.7),
+    ]
+    *_, last = LookStudy("toy", layers, side=SIDE, minutes=1).findings()
+    assert (
+        last.startswith("The inverter of layer2 recovers no more than the mean image") and "limit of this run" in last
+    )
 
 
 def test_the_tables_agree_with_the_summary(found: LookSummary) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from preimage.io.urls import masked, was_url
@@ -32,6 +32,19 @@ def make_folders(path: str | os.PathLike[str]) -> None:
     except FileExistsError as error:
         raise FileExistsError(errno.EEXIST, "exists and is not a folder", error.filename) from None
     sync_folders(one.parent for one in new)
+
+
+@contextlib.contextmanager
+def new_folders(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Create a folder as `make_folders` does; if it is new and still empty at the end, remove it."""
+    existed = Path(path).exists()
+    make_folders(path)
+    try:
+        yield
+    finally:
+        if not existed:
+            with contextlib.suppress(OSError):  # it is not empty
+                Path(path).rmdir()
 
 
 def check_output_folder(path: str | os.PathLike[str]) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from preimage.io import write_png
 from preimage.io.animation import write_animation
-from preimage.io.folders import make_folders
+from preimage.io.folders import new_folders
 from preimage.io.video import CodecMissingError, write_mp4
 from preimage.pipelines.film_sequences import FeatureSequence, fitted, open_frames, open_sequences
 from preimage.pipelines.image_loading import Images, Pixels, as_pixels, at_once, inverting_bytes
@@ -124,25 +124,25 @@ def film(
                 strip[position] = cells
             yield np.concatenate(cells, axis=1) if len(cells) > 1 else cells[0]
 
-    make_folders(folder)
-    video, notes = folder / "film.mp4", []
-    try:
-        write_mp4(video, joined(), fps)
-    except CodecMissingError as error:
-        video, milliseconds = folder / "film.webp", max(10, round(1000 / fps))
-        notes.append(f"{error}: the film is an animated WebP")
-        pictures = list(joined())
-        write_animation(video, pictures * 2 if len(pictures) == 1 else pictures, milliseconds)
-    (folder / ("film.webp" if video.suffix == ".mp4" else "film.mp4")).unlink(missing_ok=True)  # of an earlier film
-    names = [*([] if original is None else [_TRUTH]), *(sequence.name for sequence in sequences)]
-    sheet = draw_sheet(
-        [[strip[position][row] for position in shown] for row in range(len(names))],
-        [f"{position / fps:.2f} s\nframe {position}" for position in shown],
-        names,
-        tile=tile,
-        gap=6,
-    )
-    write_png(folder / "strip.png", sheet)
+    with new_folders(folder):
+        video, notes = folder / "film.mp4", []
+        try:
+            write_mp4(video, joined(), fps)
+        except CodecMissingError as error:
+            video, milliseconds = folder / "film.webp", max(10, round(1000 / fps))
+            notes.append(f"{error}: the film is an animated WebP")
+            pictures = list(joined())
+            write_animation(video, pictures * 2 if len(pictures) == 1 else pictures, milliseconds)
+        (folder / ("film.webp" if video.suffix == ".mp4" else "film.mp4")).unlink(missing_ok=True)  # of an earlier film
+        names = [*([] if original is None else [_TRUTH]), *(sequence.name for sequence in sequences)]
+        sheet = draw_sheet(
+            [[strip[position][row] for position in shown] for row in range(len(names))],
+            [f"{position / fps:.2f} s\nframe {position}" for position in shown],
+            names,
+            tile=tile,
+            gap=6,
+        )
+        write_png(folder / "strip.png", sheet)
     return FilmSummary(
         strip=folder / "strip.png",
         video=video,

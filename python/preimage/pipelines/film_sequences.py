@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
 from preimage.io import FeatureFile, resize_and_center_crop
 from preimage.io.arrays import is_array_file, read_array_file
@@ -126,6 +127,10 @@ def _from_array(values: Any, name: str) -> FeatureSequence:
     import torch
 
     if isinstance(values, torch.Tensor):
+        if values.is_meta:
+            raise ValueError(f"{name}: features on the meta device have no values")
+        if values.is_complex():
+            raise ValueError(f"{name}: features must be real numbers, got {values.dtype}")
         values = values.detach().cpu().float().numpy()
     if not isinstance(values, np.ndarray):
         raise TypeError(
@@ -141,6 +146,8 @@ def _from_file(path: str | PathLike[str], name: str, inverter: Inverter | None) 
     file: FeatureFile
     called = name or Path(path).stem
     if Path(path).suffix.lower() in HDF5_SUFFIXES and (stack := read_hdf5_stack(path)) is not None:
+        if not isinstance(stack, np.ndarray):
+            raise FileFormatError(path, "contains one number: expected an array (T, C, h, w) or (T, C)")
         return _from_array(stack, called)
     if not is_array_file(path):
         file = FeatureStore(path)
@@ -183,7 +190,12 @@ def open_frames(images: Images | torch.Tensor | Array, count: int) -> Callable[[
             raise TypeError(f"images must be uint8, or floating point in [0, 1], got {tensor.dtype}")
         if tensor.dim() != 4 or tensor.shape[1] != 3:
             raise ValueError(f"images must be (T, 3, H, W), got shape {tuple(tensor.shape)}")
+        if 0 in tensor.shape[2:]:
+            raise ValueError(f"images must not be empty, got shape {tuple(tensor.shape)}")
         _check_count(len(tensor), count)
+        for position, image in enumerate(tensor if tensor.is_floating_point() else ()):
+            if not bool(((image >= 0) & (image <= 1)).all()):  # false for NaN, too
+                raise ValueError(f"images of floating point must be in [0, 1]: frame {position} is not")
         return lambda position: as_pixels(tensor[position].float() / (255 if tensor.dtype == torch.uint8 else 1))
     sources = as_listing(images).sources
     _check_count(len(sources), count)

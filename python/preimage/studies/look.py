@@ -18,7 +18,7 @@ import torch
 
 from preimage.inverters import resolve_device
 from preimage.io import ImageSource, Listing, decode_file
-from preimage.io.folders import make_folders
+from preimage.io.folders import new_folders
 from preimage.metrics import SMALLEST_FOR_SSIM
 from preimage.pipelines.image_loading import Images, Pixels, as_batch, as_listing
 from preimage.pipelines.image_writer import output_folder
@@ -247,15 +247,11 @@ def _temporary(output: Path) -> Iterator[Path]:
 
     An output that did not exist and in which nothing else was written is removed as well.
     """
-    existed = output.exists()
-    make_folders(output)
-    try:
-        yield output / _CACHE
-    finally:
-        shutil.rmtree(output / _CACHE, ignore_errors=True)
-        if not existed:
-            with contextlib.suppress(OSError):  # it is not empty
-                output.rmdir()
+    with new_folders(output):
+        try:
+            yield output / _CACHE
+        finally:
+            shutil.rmtree(output / _CACHE, ignore_errors=True)
 
 
 def _digest(sources: Sequence[ImageSource]) -> str:

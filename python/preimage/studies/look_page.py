@@ -78,8 +78,10 @@ class LookStudy(Study):
             yield f"{layer.label}: error {layer.error:.3f} ({interval}), mean image {layer.mean_image_error:.3f}."
         if nothing := [one.label for one in self.layers if one.error > one.mean_image_error - SAME_ERROR]:
             yield (
-                f"By this measure nothing is recovered from {listed(nothing)}: the error is not at least {SAME_ERROR} "
-                "below that of the mean image."
+                f"The inverter of {listed(nothing)} recovers no more than the mean image shows: its error is not at "
+                f"least {SAME_ERROR} below. That is a limit of this run, and does not mean that the layer keeps "
+                "nothing: with few photographs an inverter learns them by heart. More photographs, and more minutes "
+                "to prepare them, help."
             )
 
     def table(self) -> Iterator[Sequence[object]]:
