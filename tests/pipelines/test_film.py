@@ -205,8 +205,8 @@ def test_tensors_without_numbers_leave_no_folder(
 @pytest.mark.parametrize(
     ("shown", "words"),
     [
-        (torch.full((FRAMES, 3, 8, 8), float("nan")), r"\[0, 1\]: frame 0"),
-        (255 * torch.eye(FRAMES)[1][:, None, None, None].expand(-1, 3, 8, 8), r"\[0, 1\]: frame 1"),
+        (torch.full((FRAMES, 3, 8, 8), float("nan")), r"\[0, 1\]: image 0"),
+        (255 * torch.eye(FRAMES)[1][:, None, None, None].expand(-1, 3, 8, 8), r"\[0, 1\]: image 1"),
         (torch.zeros(FRAMES, 3, 0, 8), r"empty.*\(5, 3, 0, 8\)"),
     ],
 )

@@ -418,6 +418,15 @@ def test_bad_arguments(images: torch.Tensor, tmp_path: Path, options: dict[str, 
         Probe(_network(), given.pop("images"), given.pop("output"), **given)
 
 
+@pytest.mark.parametrize("factor", [2.0, -1.0, float("nan")])
+def test_tensors_out_of_range_are_refused(images: torch.Tensor, tmp_path: Path, factor: float) -> None:
+    floating = images.float() / 255
+    floating[3] = factor
+    with pytest.raises(ValueError, match=r"in \[0, 1\]: image 3"):
+        Probe(_network(), floating, tmp_path / "probe", layers=["maps"])
+    assert not (tmp_path / "probe").exists()
+
+
 def test_types_that_are_refused(images: torch.Tensor, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="preprocess must be given"):
         Probe(Toy(), images, tmp_path, layers=["maps"])

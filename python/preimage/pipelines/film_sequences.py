@@ -20,7 +20,7 @@ from preimage.io.arrays import is_array_file, read_array_file
 from preimage.io.arrays.formats import HDF5_SUFFIXES
 from preimage.io.arrays.hdf5_stack import read_hdf5_stack
 from preimage.io.feature_file import shape_problem
-from preimage.pipelines.image_loading import Images, Pixels, as_listing, as_pixels, read, usable
+from preimage.pipelines.image_loading import Images, Pixels, as_listing, as_pixels, check_unit_range, read, usable
 from preimage.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def open_frames(images: Images | torch.Tensor | Array, count: int) -> Callable[[
 
     Raises:
         TypeError: A tensor of another dtype.
-        ValueError: Another number of images, or a tensor of another shape.
+        ValueError: Another number of images, or a tensor of another shape or with values outside [0, 1].
     """
     import torch
 
@@ -193,9 +193,7 @@ def open_frames(images: Images | torch.Tensor | Array, count: int) -> Callable[[
         if 0 in tensor.shape[2:]:
             raise ValueError(f"images must not be empty, got shape {tuple(tensor.shape)}")
         _check_count(len(tensor), count)
-        for position, image in enumerate(tensor if tensor.is_floating_point() else ()):
-            if not bool(((image >= 0) & (image <= 1)).all()):  # false for NaN, too
-                raise ValueError(f"images of floating point must be in [0, 1]: frame {position} is not")
+        check_unit_range(tensor)
         return lambda position: as_pixels(tensor[position].float() / (255 if tensor.dtype == torch.uint8 else 1))
     sources = as_listing(images).sources
     _check_count(len(sources), count)

@@ -246,6 +246,16 @@ def as_batch(pixels: Sequence[Pixels]) -> torch.Tensor:
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
 
+def check_unit_range(images: torch.Tensor) -> None:
+    """Raise ``ValueError`` unless images (N, 3, H, W) that are floating point are in [0, 1]; the message has a number.
+
+    Others, such as uint8, are not checked.
+    """
+    for index, image in enumerate(images if images.is_floating_point() else ()):
+        if not bool(((image >= 0) & (image <= 1)).all()):  # false for NaN, too
+            raise ValueError(f"images of floating point must be in [0, 1]: image {index} has values outside, or NaN")
+
+
 def as_pixels(images: torch.Tensor) -> Pixels:
     """Return images (..., 3, H, W) in [0, 1] as (..., H, W, 3) uint8, rounded."""
     return as_bytes(images).cpu().numpy()

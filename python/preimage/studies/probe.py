@@ -121,7 +121,9 @@ class Probe:
             raise ValueError(f"layers must be one to {MOST_SERIES} names, got {len(self.layers)}")
         if seconds is None and steps is None:
             raise ValueError("seconds or steps must be given: otherwise a probe would never end")
-        check_at_least(("every", every, 1), ("show_count", show_count, 1), ("columns", columns, 2), ("tile", tile, 32))
+        check_at_least(
+            ("every", every, 1), ("show_count", show_count, 1), ("columns", columns, 2), ("tile", tile, SMALLEST_TILE)
+        )
         check_at_least(
             ("steps", 1 if steps is None else steps, 1), ("batch_size", batch_size, 1), ("budget", budget, 1)
         )
@@ -140,7 +142,7 @@ class Probe:
             warm_start=warm_start,
             output_layout=output_layout,
         )
-        self._show: dict[str, Any] = {"columns": columns, "tile": max(tile, SMALLEST_TILE), "warm_start": warm_start}
+        self._show: dict[str, Any] = {"columns": columns, "tile": tile, "warm_start": warm_start}
         self._names, self._images = photograph_source(images, skip_bad=skip_bad)
         held_out_count(len(self._names), val_count)
         self._keep: dict[str, Any] = {"val_count": val_count, "show_count": show_count, "skip_bad": skip_bad}

@@ -12,7 +12,7 @@ import torch
 from preimage.io import ImageSource, decode_file, encode_png, resize_and_center_crop
 from preimage.io.atomic import atomic_write
 from preimage.io.folders import make_folders
-from preimage.pipelines.image_loading import Images, Pixels, as_listing, as_pixels, load, usable
+from preimage.pipelines.image_loading import Images, Pixels, as_listing, as_pixels, check_unit_range, load, usable
 from preimage.studies.inputs import evenly_spaced
 from preimage.training.split import hold_out
 
@@ -55,7 +55,7 @@ def photograph_source(
 
     Raises:
         TypeError: A tensor that is neither uint8 nor floating point.
-        ValueError: A tensor that is not (N, 3, H, W).
+        ValueError: A tensor that is not (N, 3, H, W), or with values outside [0, 1].
     """
     if not isinstance(images, torch.Tensor):
         sources = as_listing(images, skip_bad=skip_bad).sources
@@ -64,6 +64,7 @@ def photograph_source(
         raise TypeError(f"images must be uint8, or floating point in [0, 1], got {images.dtype}")
     if images.dim() != 4 or images.shape[1] != 3 or 0 in images.shape:
         raise ValueError(f"images must be (N, 3, H, W), got shape {tuple(images.shape)}")
+    check_unit_range(images)
     return [str(index) for index in range(len(images))], images
 
 
