@@ -188,5 +188,9 @@ class LookStudy(Study):
         yield f"Trained on {most.photographs:,} photographs{versions}; measured on {self.image_count} others."
         yield f"All are {self.side}×{self.side} pixels for the network; the inverters return smaller images."
         yield f"{NORMALIZED_ERROR}, both at the inverter's output size."
+        yield (
+            "The mean image is that of the held-out photographs themselves; the mean of others, which is what "
+            "an inverter can learn without features, has a slightly larger error."
+        )
         yield "Intervals contain 95 % of the errors of resampled photographs (bootstrap)."
         yield "The inverters are small and trained for minutes: longer training recovers more."
