@@ -20,7 +20,7 @@ from preimage.io.arrays import is_array_file
 from preimage.io.locks import temporary_folder
 from preimage.keypoints import Keypoints
 from preimage.metrics import SMALLEST_FOR_SSIM
-from preimage.pipelines.image_loading import Images, Pixels, decodable_listing
+from preimage.pipelines.image_loading import Images, Pixels, as_pixels, decodable_listing
 from preimage.pipelines.image_writer import output_folder
 from preimage.pipelines.inverter_choice import InverterChoice, named_inverter
 from preimage.pipelines.reconstruct import Reconstructor
@@ -330,8 +330,8 @@ def _rows(
         match = measurement.keys.index(one.match)
         drawing = _drawing(reconstructor, index, items, number, tile)
         drawn = drawing is not None
-        cells = [_pixels(measurement.targets[number]), *([drawing] if drawing is not None else [])]
-        cells += [_pixels(made[number]), _pixels(measurement.targets[match]), _pixels(near[number])]
+        cells = [as_pixels(measurement.targets[number]), *([drawing] if drawing is not None else [])]
+        cells += [as_pixels(made[number]), as_pixels(measurement.targets[match]), as_pixels(near[number])]
         which = "right" if one.match == one.key else f"wrong: {one.match}"
         captions = [one.key, *[""] * drawn, f"error {one.error:.2f}", f"{which}, {one.matches} matches"]
         rows.append(SheetRow(one.key, cells, [*captions, f"error {one.nearest_error:.2f}"]))
@@ -349,10 +349,6 @@ def _drawing(reconstructor: Reconstructor, index: AuditIndex, items: Items, numb
         assert isinstance(sift, Sift)
         return kind.draw(spec, sift.grid(items[number], (index.side, index.side))[0].numpy(), tile)
     return kind.draw(spec, items[number].numpy(), tile)
-
-
-def _pixels(image: torch.Tensor) -> Pixels:
-    return image.permute(1, 2, 0).contiguous().numpy()
 
 
 def _described(spec: Spec) -> str:
