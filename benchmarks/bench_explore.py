@@ -9,6 +9,7 @@ server and of this client together), which other programs on the machine affect 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import http.client
 import json
@@ -82,36 +83,35 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self._address = ("127.0.0.1", port)
-        config = json.loads(self._get("/config").read())
+        with self._get("/config") as response:
+            config = json.loads(response.read())
         # The function that has the most triggers is the one that shows the result of a change.
         self._function = max(config["dependencies"], key=lambda one: len(one["targets"]))["id"]
         self._count = 0
 
-    def _get(self, path: str) -> http.client.HTTPResponse:
-        connection = http.client.HTTPConnection(*self._address, timeout=60)
-        connection.request("GET", path)
-        return connection.getresponse()
+    @contextlib.contextmanager
+    def _get(self, path: str) -> Iterator[http.client.HTTPResponse]:
+        with contextlib.closing(http.client.HTTPConnection(*self._address, timeout=60)) as connection:
+            connection.request("GET", path)
+            with connection.getresponse() as response:
+                yield response
 
     def change(self, settings: Settings) -> None:
         """Send a change, and return when its pictures have arrived; ``RuntimeError`` without pictures."""
         self._count += 1
         session = f"bench{self._count}"
         body = {"data": controls(settings), "fn_index": self._function, "session_hash": session, "trigger_id": 1}
-        connection = http.client.HTTPConnection(*self._address, timeout=60)
-        connection.request("POST", "/gradio_api/queue/join", json.dumps(body), {"Content-Type": "application/json"})
-        connection.getresponse().read()
-        for event in self._events(session):
-            if event["msg"] == "process_completed":
-                if "data:image/png" not in json.dumps(event["output"]):
-                    raise RuntimeError(f"no pictures: {json.dumps(event)[:500]}")
-                return
+        with contextlib.closing(http.client.HTTPConnection(*self._address, timeout=60)) as connection:
+            connection.request("POST", "/gradio_api/queue/join", json.dumps(body), {"Content-Type": "application/json"})
+            connection.getresponse().read()
+        with self._get(f"/gradio_api/queue/data?session_hash={session}") as response:
+            while line := response.readline():
+                event = json.loads(line[5:]) if line.startswith(b"data:") else {"msg": ""}
+                if event["msg"] == "process_completed":
+                    if "data:image/png" not in json.dumps(event["output"]):
+                        raise RuntimeError(f"no pictures: {json.dumps(event)[:500]}")
+                    return
         raise RuntimeError("the server closed the connection")
-
-    def _events(self, session: str) -> Iterator[dict[str, object]]:
-        response = self._get(f"/gradio_api/queue/data?session_hash={session}")
-        while line := response.readline():
-            if line.startswith(b"data:"):
-                yield json.loads(line[5:])
 
 
 def milliseconds(act: Callable[[int], object], calls: int, first: int) -> tuple[list[float], list[float]]:

@@ -45,11 +45,15 @@ def assert_no_leak(call: Callable[[], object], calls: int = LEAK_CALLS) -> None:
     for _ in range(max(10, calls // 10)):
         call()
     gc.collect()
-    before, memory = held(), resident_bytes()
-    for _ in range(calls):
-        call()
-    gc.collect()
-    assert held() == before, "open files, threads"
+    memory = resident_bytes()
+    for attempt in range(3):
+        before = held()
+        for _ in range(calls):
+            call()
+        gc.collect()
+        if held() == before:  # a pool, such as that of pyarrow, may start a thread late, but not each time
+            break
+        assert attempt < 2, f"open files, threads: {held()}, before {before}"
     assert resident_bytes() - memory < TOLERANCE
 
 

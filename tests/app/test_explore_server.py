@@ -291,10 +291,17 @@ def test_without_gradio_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is a signal of POSIX")
 def test_ctrl_c_ends_it_and_removes_its_folder(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "preimage", "explore", "--port", "0", "--no-browser", "--size", "64", "--json"]
+    # Jobs that a shell starts in the background ignore Ctrl-C.
+    start = "import signal; signal.signal(2, signal.default_int_handler); from preimage.cli import main; main()"
+    command = [sys.executable, "-c", start, "explore", "--port", "0", "--no-browser", "--size", "64", "--json"]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     process = subprocess.Popen(
-        command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None and process.stderr is not None

@@ -221,7 +221,7 @@ def test_pretrained_samplers_draw_photographs_at_any_size(name: str, short_side:
     plain = inverter(features, size=image.shape[:2])[0]
     truth = original[0].float() / 255
     assert (draws.mean(dim=0) - truth).square().mean() < 1.25 * (plain - truth).square().mean() + 0.005
-    assert 0.03 < draws.std(dim=0).mean() < 0.2
+    assert 0.03 < draws.std(dim=0).mean() < 0.25
     for side in (8, 16):
         rows, columns = (size // side for size in image.shape[:2])
         blocks = draws[:, :, : rows * side, : columns * side].unflatten(3, (columns, side)).unflatten(2, (rows, side))

@@ -165,4 +165,4 @@ def test_every_representation_is_described(name: str) -> None:
     assert described.name == name and described.title
     for text in (described.summary, *(one.help for one in described.parameters)):
         assert text.endswith(".") and text[0].isupper() and len(text) <= 120, text
-    assert all(one.type in ("int", "float", "str", "int | None", "str | None") for one in described.parameters)
+    assert all(one.type in ("bool", "int", "float", "str", "int | None", "str | None") for one in described.parameters)

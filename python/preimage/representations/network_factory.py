@@ -35,13 +35,11 @@ def create(
     ] = None,
     output_layout: Annotated[
         str | None,
-        "Axis order of the layer's output: auto, nchw, nhwc, vector, tokens-middle, tokens-last or tokens-at-N; or a "
-        "part of it: class-token, grid or mean.",
+        "Layout: auto, nchw, nhwc, vector, tokens-middle, tokens-last, tokens-at-N, class-token, grid or mean.",
     ] = None,
     preprocessing: Annotated[
         str | None,
-        "Preprocessing: imagenet-rgb, caffe-bgr or unit (RGB in [0, 1]). Default: that of timm or transformers for the "
-        "network, else imagenet-rgb.",
+        "Preprocessing: imagenet-rgb (default of torch:), caffe-bgr or unit. Default: that of timm or transformers.",
     ] = None,
     input_size: Annotated[
         int | None, "Side of the images in pixels. Default: that of timm or transformers for the network, else 224."
