@@ -79,7 +79,7 @@ def controls(settings: Settings) -> list[object]:
 
 
 class Client:
-    """What a browser sends for a change, and waits for."""
+    """Send changes as a browser does, and wait for the pictures."""
 
     def __init__(self, port: int) -> None:
         self._address = ("127.0.0.1", port)

@@ -40,7 +40,7 @@ _LOADED = 4  # inverters kept
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """What is known about an inverter before a photograph is chosen.
+    """Facts about an inverter that do not depend on the photograph.
 
     Attributes:
         spec: Spec of the features.

@@ -87,7 +87,7 @@ def settings_from(subject: Subject, inverter: str, board: str, other: str, *valu
 def pictures(view: View, subject: Subject) -> str:
     """Return what the board shows, as JSON."""
     if view.psnr is None:
-        error = "Between two photographs there is none to compare with."
+        error = "Between two photographs, there is no photograph to compare with."
     else:
         error = f"PSNR {view.psnr:.1f} dB, SSIM {view.ssim:.2f}"
     shape = " × ".join(map(str, view.features.shape))

@@ -16,7 +16,7 @@ _MASK_DIGITS = MASK_SIDE * MASK_SIDE // 4
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is explored. The features are changed in the order of the fields.
+    """Settings of the page. The features are changed in the order of the fields.
 
     Attributes:
         inverter: One of `Explorer.names`.

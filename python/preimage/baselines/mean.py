@@ -9,7 +9,7 @@ import torch
 from preimage.baselines.base import Baseline, Progress, check_features
 from preimage.baselines.sizes import check_size, covered_size, fitted
 from preimage.inverters.device import resolve_device
-from preimage.pipelines.image_loading import Images, as_sources, batches
+from preimage.pipelines.image_loading import Images, as_sources, batches, check_unit_range
 from preimage.spec import Spec
 
 _BATCH_SIZE = 32
@@ -100,6 +100,5 @@ def _checked(images: torch.Tensor) -> torch.Tensor:
         raise TypeError(f"images must be uint8 or floating point, got {images.dtype}")
     if images.dim() != 4 or images.shape[1] != 3 or 0 in images.shape:
         raise ValueError(f"images must be (N, 3, H, W), got shape {tuple(images.shape)}")
-    if images.is_floating_point() and not bool(((images >= 0) & (images <= 1)).all()):
-        raise ValueError("images must be in [0, 1], but there are values outside, or NaN")
+    check_unit_range(images)
     return images

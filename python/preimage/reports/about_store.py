@@ -141,7 +141,7 @@ def _statistics(store: FeatureStore) -> Section:
 
 
 def _inverter(source: StoreSource, options: Options, notes: list[str]) -> tuple[Inverter, str] | None:
-    """Return the inverter of the features and its name; ``None`` if there is none, which is said in `notes`."""
+    """Return the inverter of the features and its name; ``None`` without one, with a note in `notes`."""
     for name, inverter in options.inverters.items():
         if inverter.spec == source.store.spec:
             return inverter, name
@@ -164,7 +164,7 @@ class _Measured(NamedTuple):
 def _measured(
     reconstructor: Reconstructor, store: FeatureStore, options: Options, notes: list[str]
 ) -> _Measured | None:
-    """Return the scores of the images that are given; ``None`` if there are too few, which is said in `notes`."""
+    """Return the scores of the images that are given; ``None`` if there are too few, with a note in `notes`."""
     if options.images is None:
         notes.append("Errors are left out: the photographs were not given.")
         return None

@@ -112,7 +112,7 @@ def _article(kind: str) -> str:
 
 
 def model_card(folder: Path) -> str:
-    """Return the text of the model card in an inverter's folder; nothing if there is none.
+    """Return the text of the model card in an inverter's folder, or an empty string without one.
 
     Raises:
         FileFormatError: A model card over a megabyte.

@@ -52,7 +52,7 @@ def _facts(training: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def card_sections(source: InverterSource, notes: list[str]) -> Iterator[Section]:
-    """Yield the section with the model card, collapsed; or say in `notes` that there is none."""
+    """Yield the collapsed section with the model card; without a card, add a note to `notes`."""
     if card := model_card(source.folder):
         yield Section("Model card", details=[(f"{MODEL_CARD} of {source.name}", card)], kind="subsection")
     else:
@@ -105,7 +105,7 @@ def _is_plausible(value: Any) -> bool:
 
 
 def _averaged(values: list[float]) -> list[float]:
-    """Return values averaged in runs, so that the points of a curve can be told apart."""
+    """Return averages of consecutive values, at most `_MOST_POINTS` of them."""
     if len(values) <= _MOST_POINTS:
         return values
     return [float(part.mean()) for part in np.array_split(np.array(values), _MOST_POINTS)]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 import preimage
+from preimage.facts import describe_spec
 from preimage.inverters import Inverter
 from preimage.io import atomic_write
 from preimage.io.arrays import is_array_file
@@ -293,7 +294,7 @@ def _measured(
     each = measurement.image_scores()
     setting = AuditSetting(
         index=Path(index.path).name,
-        features=_described(reconstructor.inverter.spec if index.spec is None else index.spec),
+        features=describe_spec(reconstructor.inverter.spec if index.spec is None else index.spec),
         images=len(sources),
         side=index.side,
         compared=measurement.targets.shape[2],
@@ -349,12 +350,6 @@ def _drawing(reconstructor: Reconstructor, index: AuditIndex, items: Items, numb
         assert isinstance(sift, Sift)
         return kind.draw(spec, sift.grid(items[number], (index.side, index.side))[0].numpy(), tile)
     return kind.draw(spec, items[number].numpy(), tile)
-
-
-def _described(spec: Spec) -> str:
-    parameters = ", ".join(f"{name} {value}" for name, value in spec.parameters.items())
-    shape = "numbers" if spec.stride is None else "channels"
-    return f"{spec.representation} {spec.variant}, {spec.channels} {shape}{', ' if parameters else ''}{parameters}"
 
 
 def _as_json(summary: AuditSummary, index: AuditIndex) -> dict[str, Any]:

@@ -32,7 +32,7 @@ _BATCH = 64
 
 @dataclasses.dataclass(frozen=True)
 class Attacker:
-    """What reconstructs the photographs, and what it was made from.
+    """Inverter that reconstructs the photographs, and its origin.
 
     Attributes:
         inverter: The inverter.
@@ -95,7 +95,7 @@ def make_attacker(
 
 
 def _existing(index: AuditIndex, inverter: InverterChoice) -> tuple[Inverter, str]:
-    """Return the chosen or the pretrained inverter; ``LookupError`` if there is none."""
+    """Return the chosen or the pretrained inverter; ``LookupError`` without either."""
     if index.is_keypoints:
         variant = index.spec.variant if index.spec is not None else _detector(index.file)
         keypoints = index.items([0])

@@ -54,7 +54,7 @@ class AuditIndex:
 
     @property
     def is_keypoints(self) -> bool:
-        """Whether the features are sparse SIFT keypoints."""
+        """Return whether the features are sparse SIFT keypoints."""
         return self.spec is None or self.spec.representation == SIFT
 
     def items(self, rows: Sequence[int]) -> Items:

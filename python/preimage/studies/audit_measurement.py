@@ -1,4 +1,4 @@
-"""Measure the reconstructions of an audit: their error, and whether they can be told apart among all photographs."""
+"""Measure the reconstructions of an audit: their error, and how often the right photograph is found for them."""
 
 from __future__ import annotations
 
@@ -227,10 +227,10 @@ def keypoints_of(images: torch.Tensor) -> Keypoints:
 
 
 class Retrieval:
-    """What features are kept for, and how much of it a change leaves.
+    """Measure how useful changed features still are for retrieval.
 
-    For features it is the overlap of the nearest neighbors. For keypoints it is the share of the right matches with a
-    second view of the photograph, rotated by 15° and reduced to 0.8 of its size: matches as in `Gallery` whose
+    For features, this is the overlap of the nearest neighbors. For keypoints, it is the share of the right matches with
+    a second view of the photograph, rotated by 15° and reduced to 0.8 of its size: matches as in `Gallery` whose
     positions agree within 3 pixels.
 
     Args:
@@ -250,7 +250,7 @@ class Retrieval:
 
     @property
     def name(self) -> str:
-        """What is measured, with its number."""
+        """Name of the measure, such as ``recall@10``."""
         return "match recall" if self._views is not None else f"recall@{self._neighbors}"
 
     @property

@@ -45,7 +45,7 @@ _LARGEST_ID = 2.0**53  # in text, exact as float64
 
 @dataclasses.dataclass(frozen=True)
 class _Image:
-    """Where the observations of an image are in the file: bytes from `start`, and their number if known."""
+    """Position of the observations of an image in the file: first byte, and their number if it is known."""
 
     start: int
     count: int | None
