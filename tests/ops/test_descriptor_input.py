@@ -203,8 +203,30 @@ WRONG: dict[str, tuple[list[str], Any, dict[str, Any], type[Exception], str]] = 
     "cell_size True": (CELLS, IMAGE, {"cell_size": True}, TypeError, r"cell_size.*True"),
     "hog, too small": (["hog"], torch.zeros(3, 3, 16), {}, ValueError, "3 x 16"),
     "hog, huge cells": (["hog"], IMAGE, {"cell_size": 2**70}, ValueError, "16 x 16"),
-    "hog, variant": (["hog"], IMAGE, {"variant": "dalal-triggs"}, ValueError, r"vlfeat-uoctti.*'dalal-triggs'"),
+    "hog, variant": (["hog"], IMAGE, {"variant": "opencv"}, ValueError, r"vlfeat-uoctti.*'opencv'"),
     "hog, color": (["hog"], IMAGE, {"color": "mean"}, ValueError, r"luma.*strongest.*'mean'"),
+    "hog, pair": (["hog"], IMAGE, {"cell_size": (8, 8)}, TypeError, r"cell_size.*\(8, 8\)"),
+    **{
+        f"hog, {name} in vlfeat-uoctti": (["hog"], IMAGE, {name: value}, ValueError, rf"{name}.*{value}")
+        for name, value in [("orientations", 8), ("block_size", 2), ("block_norm", "L1"), ("transform_sqrt", True)]
+    },
+    **{
+        f"dalal-triggs, {name}": (["hog"], IMAGE, {"variant": "dalal-triggs", **options}, error, message)
+        for name, options, error, message in [
+            ("too small", {}, ValueError, r"24.*24.*16.*16"),
+            ("huge cells", {"cell_size": 2**70}, ValueError, r"16.*16"),
+            ("cells of 0", {"cell_size": (4, 0)}, ValueError, r"cell_size.*0"),
+            ("cells of True", {"cell_size": (True, 4)}, TypeError, r"cell_size.*True"),
+            ("cells of three sides", {"cell_size": (4, 4, 4)}, ValueError, r"cell_size.*\(4, 4, 4\)"),
+            ("blocks of 0", {"cell_size": 4, "block_size": 0}, ValueError, r"block_size.*0"),
+            ("blocks of 2.0", {"cell_size": 4, "block_size": (2.0, 2)}, TypeError, r"block_size.*2\.0"),
+            ("orientations 0", {"cell_size": 4, "orientations": 0}, ValueError, r"orientations.*0"),
+            ("orientations 181", {"cell_size": 4, "orientations": 181}, ValueError, r"orientations.*180.*181"),
+            ("block_norm", {"cell_size": 4, "block_norm": "L3"}, ValueError, r"L2-Hys.*'L3'"),
+            ("transform_sqrt", {"cell_size": 4, "transform_sqrt": 1}, TypeError, r"transform_sqrt.*1"),
+            ("color", {"cell_size": 4, "color": "mean"}, ValueError, r"luma.*strongest.*'mean'"),
+        ]
+    },
     "lbp, too small": (["lbp"], torch.zeros(3, 15, 16), {}, ValueError, "15 x 16"),
     "lbp, cells of 17": (["lbp"], IMAGE, {"cell_size": 17}, ValueError, "16 x 16"),
     "lbp, huge cells": (["lbp"], IMAGE, {"cell_size": 2**15 + 1}, ValueError, r"32768.*32769"),

@@ -14,3 +14,9 @@ def grid_size(bounds: Bounds, step: int, bin_size: int) -> tuple[int, int]:
     """Return (rows, columns) of the dense SIFT descriptors whose bin centers are all within the bounds."""
     top, left, bottom, right = bounds
     return (bottom - top - 3 * bin_size) // step + 1, (right - left - 3 * bin_size) // step + 1
+
+
+def block_grid(pixels: tuple[int, int], cell_size: tuple[int, int], block_size: tuple[int, int]) -> tuple[int, int]:
+    """Return (rows, columns) of the blocks of Dalal and Triggs's HOG: one for every position among the full cells."""
+    height, width = pixels
+    return height // cell_size[0] - block_size[0] + 1, width // cell_size[1] - block_size[1] + 1

@@ -4,6 +4,8 @@ The features are those of Felzenszwalb et al., "Object detection with discrimina
 2010), section 6. Every step is one function. The choice of directions and channels is computed in the precision of the
 image, so that float32 images give the same decisions as VLFeat; sums are float64. Autograd differentiates all steps,
 where choices (direction, channel, clipping) are constant, and pixels without gradient have derivative 0.
+
+The variant ``"dalal-triggs"`` is defined in hog_dalal_triggs.py.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from preimage.reference._images import as_batch, checked_images, like_images, luma
+from preimage.reference.hog_dalal_triggs import hog_dalal_triggs
 
 ORIENTATIONS = 9  # undirected, 20° apart; there are twice as many directed bins
 EPSILON = 1e-4  # added to the energy of 2 x 2 cells under the square root
@@ -25,32 +28,67 @@ CLIP = 0.2
 def hog(
     images: torch.Tensor | npt.NDArray[Any],
     *,
-    cell_size: int = 8,
+    cell_size: int | tuple[int, int] = 8,
     variant: str = "vlfeat-uoctti",
     color: str = "luma",
+    orientations: int = 9,
+    block_size: int | tuple[int, int] = 3,
+    block_norm: str = "L2-Hys",
+    transform_sqrt: bool = False,
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Compute histograms of oriented gradients.
 
     Args:
-        images: (H, W) or (..., C, H, W), where C is 1 or 3 (RGB); a tensor or a NumPy array, uint8 (divided by 255), or
-            floating point in [0, 1].
-        cell_size: Side of a cell in pixels, at least 1.
-        variant: Definition of the features; only ``"vlfeat-uoctti"``.
+        images: (H, W) or (..., C, H, W), where C is 1 or 3 (RGB); a tensor or a NumPy array, uint8 (divided by 255
+            unless `variant` is ``"dalal-triggs"``), or floating point in [0, 1].
+        cell_size: Side of a cell in pixels, at least 1; in ``"dalal-triggs"`` also a pair (height, width).
+        variant: Definition of the features, ``"vlfeat-uoctti"`` or ``"dalal-triggs"``. The former has no other
+            parameters than `color` and the defaults of the following four.
         color: ``"luma"`` reduces three channels to 0.299 R + 0.587 G + 0.114 B; ``"strongest"`` uses at every pixel the
             channel with the largest gradient, the first one if several are equal.
+        orientations: Number of undirected orientations.
+        block_size: Side of a block in cells, or a pair (height, width).
+        block_norm: ``"L1"``, ``"L1-sqrt"``, ``"L2"`` or ``"L2-Hys"``.
+        transform_sqrt: Whether to take the square root of the values first.
         dtype: Dtype of the features; by default float64 for float64 images, otherwise float32.
 
     Returns:
         (..., 31, Hc, Wc), where Hc = (H + cell_size // 2) // cell_size and Wc likewise. Channels 0 to 8 are directed
         gradients at k · 20°, 9 to 17 the opposite directions, 18 to 26 undirected gradients, and 27 to 30 texture.
 
+        For ``"dalal-triggs"`` (..., block_height · block_width · orientations, Hb, Wb) in the order (cell row, cell
+        column, orientation), where Hb = H // cell_height - block_height + 1 and Wb likewise.
+
     Raises:
         TypeError, ValueError: As in `preimage.hog`.
     """
-    tensor = _checked(images, cell_size, variant, color)
+    tensor = checked_images(images)
     result_type = torch.float64 if tensor.dtype == torch.float64 else torch.float32
     batch = as_batch(tensor)
+    _check_choice("variant", variant, ("vlfeat-uoctti", "dalal-triggs"))
+    _check_choice("color", color, ("luma", "strongest"))
+    if variant == "dalal-triggs":
+        cell, block = _pair("cell_size", cell_size), _pair("block_size", block_size)
+        if _check_int("orientations", orientations) > 180:
+            raise ValueError(f"orientations must be at most 180, got {orientations}")
+        if type(transform_sqrt) is not bool:
+            raise TypeError(f"transform_sqrt must be a bool, got {transform_sqrt!r}")
+        _check_choice("block_norm", block_norm, ("L1", "L1-sqrt", "L2", "L2-Hys"))
+        needed = cell[0] * block[0], cell[1] * block[1]
+        if tensor.shape[-2] < needed[0] or tensor.shape[-1] < needed[1]:
+            raise ValueError(f"images must contain a block of {needed} pixels, got {tuple(tensor.shape[-2:])}")
+        blocks = hog_dalal_triggs(batch, cell, color, orientations, block, block_norm, transform_sqrt)
+        return like_images(blocks.to(dtype or result_type), tensor)
+    if (orientations, block_size, block_norm, transform_sqrt) != (ORIENTATIONS, 3, "L2-Hys", False):
+        raise ValueError(
+            f"vlfeat-uoctti has no other orientations, block_size, block_norm or transform_sqrt, got {orientations}, "
+            f"{block_size}, {block_norm}, {transform_sqrt}"
+        )
+    cell_size = _check_int("cell_size", cell_size)
+    height, width = tensor.shape[-2:]
+    if min(cells_along(height, cell_size), cells_along(width, cell_size), height, width) < 1:
+        raise ValueError(f"images must contain a cell of cell_size {cell_size}, got {height} x {width} pixels")
     values = batch.to(torch.float32) / 255 if batch.dtype == torch.uint8 else batch.to(result_type)
     planes = luma(values) if color == "luma" and values.shape[1] == 3 else values
     rows, columns = (cells_along(side, cell_size) for side in values.shape[-2:])
@@ -178,17 +216,22 @@ def normalize(
     return torch.cat((directions, textures))
 
 
-def _checked(images: torch.Tensor | npt.NDArray[Any], cell_size: int, variant: str, color: str) -> torch.Tensor:
-    tensor = checked_images(images)
-    if type(cell_size) is not int:
-        raise TypeError(f"cell_size must be an int, got {cell_size!r}")
-    if cell_size < 1:
-        raise ValueError(f"cell_size must be at least 1 pixel, got {cell_size}")
-    if variant != "vlfeat-uoctti":
-        raise ValueError(f"variant must be vlfeat-uoctti, got {variant!r}")
-    if color not in ("luma", "strongest"):
-        raise ValueError(f"color must be luma or strongest, got {color!r}")
-    height, width = tensor.shape[-2:]
-    if min(cells_along(height, cell_size), cells_along(width, cell_size), height, width) < 1:
-        raise ValueError(f"images must contain a cell of cell_size {cell_size}, got {height} x {width} pixels")
-    return tensor
+def _check_int(name: str, value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return value
+
+
+def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
+    pair = value if isinstance(value, tuple) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(f"{name} must be an int or a pair (height, width), got {value!r}")
+    height, width = pair
+    return _check_int(name, height), _check_int(name, width)
+
+
+def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be {' or '.join(known)}, got {value!r}")
