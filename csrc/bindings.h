@@ -9,6 +9,9 @@ void register_hardware(pybind11::module_& module);
 namespace preimage::hog {
 void register_ops(pybind11::module_& module);
 }
+namespace preimage::dalal_triggs {
+void register_ops(pybind11::module_& module);
+}
 namespace preimage::lbp {
 void register_ops(pybind11::module_& module);
 }

@@ -13,10 +13,10 @@
 
 namespace preimage {
 
-enum class ScalarType { uint8, float16, bfloat16, float32 };
+enum class ScalarType { uint8, float16, bfloat16, float32, float64 };
 
 constexpr std::int64_t size_of(ScalarType type) {
-    return type == ScalarType::uint8 ? 1 : type == ScalarType::float32 ? 4 : 2;
+    return type == ScalarType::uint8 ? 1 : type == ScalarType::float32 ? 4 : type == ScalarType::float64 ? 8 : 2;
 }
 
 /// A tensor as Python describes it: (address, shape, strides in bytes, dtype, device), always of rank 4.
@@ -80,7 +80,10 @@ private:
         if (name == "float32") {
             return ScalarType::float32;
         }
-        throw std::invalid_argument("expected dtype uint8, float16, bfloat16 or float32, got " + std::string(name));
+        if (name == "float64") {
+            return ScalarType::float64;
+        }
+        throw std::invalid_argument("expected dtype uint8, float16, bfloat16, float32 or float64, got " + std::string(name));
     }
 
     static int device_index(std::string_view name) {

@@ -27,11 +27,13 @@ inline void require(bool holds, const char* problem) {
 }
 
 /// Return the first image of a batch (B, C, H, W); the others follow images.strides[0] bytes apart. Checks everything
-/// but the device.
-inline Image first_image(const TensorView& images) {
+/// but the device. `doubles`: whether float64 is supported.
+inline Image first_image(const TensorView& images, bool doubles = false) {
     const auto [batch, channels, height, width] = images.shape;
     static_cast<void>(batch);
-    require(images.type == ScalarType::uint8 || images.type == ScalarType::float32, "images must be uint8 or float32");
+    require(images.type == ScalarType::uint8 || images.type == ScalarType::float32 ||
+                (doubles && images.type == ScalarType::float64),
+            doubles ? "images must be uint8, float32 or float64" : "images must be uint8 or float32");
     require(channels == 1 || channels == 3, "images must have 1 or 3 channels");
     require(height > 0 && width > 0, "images must not be empty");
     // Keeps sums of sizes far from overflow, and columns within 32 bits.

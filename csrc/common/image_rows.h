@@ -1,4 +1,4 @@
-// Part of the CPU kernels: rows of an image as float32, in one plane or three.
+// Part of the CPU kernels: rows of an image as float32 in [0, 1], or as other values, in one plane or three.
 //
 // In an anonymous namespace because it is compiled for several instruction sets (see host_device.h).
 #pragma once
@@ -14,39 +14,51 @@ namespace {
 
 constexpr int kPrefetchRows = 9;  // number of rows ahead that pixels are prefetched
 
+/// How pixels become values of rows: float32 in [0, 1].
+struct UnitValues {
+    using Value = float;
+    template <class Pixel>
+    PREIMAGE_INLINE float value(Pixel pixel) {
+        return unit_value(pixel);
+    }
+    PREIMAGE_INLINE float combined(float red, float green, float blue) { return luma(red, green, blue); }
+};
+
 /// `stride` is in elements; a constant one lets the compiler vectorize the loop.
-template <class Pixel>
-PREIMAGE_INLINE void convert_plane(const Pixel* in, std::int64_t stride, std::int64_t width, float* __restrict out) {
+template <class Values, class Pixel>
+PREIMAGE_INLINE void convert_plane(const Pixel* in, std::int64_t stride, std::int64_t width,
+                                   typename Values::Value* __restrict out) {
     for (std::int64_t x = 0; x < width; ++x) {
-        out[x] = unit_value(in[x * stride]);
+        out[x] = Values::value(in[x * stride]);
     }
 }
 
-template <class Pixel>
+template <class Values, class Pixel>
 PREIMAGE_INLINE void convert_luma(const Pixel* in, std::int64_t plane, std::int64_t stride, std::int64_t width,
-                                  float* __restrict out) {
+                                  typename Values::Value* __restrict out) {
     for (std::int64_t x = 0; x < width; ++x) {
         const Pixel* pixel = in + x * stride;
-        out[x] = luma(unit_value(pixel[0]), unit_value(pixel[plane]), unit_value(pixel[2 * plane]));
+        out[x] = Values::combined(Values::value(pixel[0]), Values::value(pixel[plane]), Values::value(pixel[2 * plane]));
     }
 }
 
 /// Convert interleaved RGB, as image decoders return it, to luma or to three planes. In two steps, because every
 /// instruction set has shuffles for floats but not for bytes.
-template <class Pixel>
+template <class Values, class Pixel>
 PREIMAGE_INLINE void convert_interleaved(const Pixel* in, int planes, std::int64_t width, std::int64_t plane_pitch,
-                                         float* __restrict out) {
+                                         typename Values::Value* __restrict out) {
+    using Value = typename Values::Value;
     constexpr std::int64_t kTogether = 64;
-    alignas(64) float values[3 * kTogether];
+    alignas(64) Value values[3 * kTogether];
     for (std::int64_t start = 0; start < width; start += kTogether) {
         const std::int64_t count = minimum(kTogether, width - start);
-        convert_plane(in + 3 * start, 1, 3 * count, values);
+        convert_plane<Values>(in + 3 * start, 1, 3 * count, values);
         if (planes == 1) {
-            convert_luma(values, 1, 3, count, out + start);
+            convert_luma<Values>(values, 1, 3, count, out + start);
         } else {
-            float* __restrict red = out + start;
-            float* __restrict green = red + plane_pitch;
-            float* __restrict blue = green + plane_pitch;
+            Value* __restrict red = out + start;
+            Value* __restrict green = red + plane_pitch;
+            Value* __restrict blue = green + plane_pitch;
             for (std::int64_t x = 0; x < count; ++x) {
                 red[x] = values[3 * x];
                 green[x] = values[3 * x + 1];
@@ -56,27 +68,29 @@ PREIMAGE_INLINE void convert_interleaved(const Pixel* in, int planes, std::int64
     }
 }
 
-template <class Pixel>
-void convert_row(const Image& image, int planes, std::int64_t y, std::int64_t plane_pitch, float* out) {
+/// `Values::value` must leave values as they are, because some are converted twice.
+template <class Pixel, class Values = UnitValues>
+void convert_row(const Image& image, int planes, std::int64_t y, std::int64_t plane_pitch,
+                 typename Values::Value* out) {
     const auto* in = reinterpret_cast<const Pixel*>(image.pixels + y * image.row_stride);
     const auto size = static_cast<std::int64_t>(sizeof(Pixel));
     const std::int64_t plane = image.channel_stride / size;
     const std::int64_t stride = image.column_stride / size;
     const std::int64_t width = image.width;
     if (image.channels == 3 && stride == 3 && plane == 1) {
-        convert_interleaved(in, planes, width, plane_pitch, out);
+        convert_interleaved<Values>(in, planes, width, plane_pitch, out);
     } else if (planes == image.channels) {
         for (int channel = 0; channel < planes; ++channel, in += plane, out += plane_pitch) {
             if (stride == 1) {
-                convert_plane(in, 1, width, out);
+                convert_plane<Values>(in, 1, width, out);
             } else {
-                convert_plane(in, stride, width, out);
+                convert_plane<Values>(in, stride, width, out);
             }
         }
     } else if (stride == 1) {
-        convert_luma(in, plane, 1, width, out);
+        convert_luma<Values>(in, plane, 1, width, out);
     } else {
-        convert_luma(in, plane, stride, width, out);
+        convert_luma<Values>(in, plane, stride, width, out);
     }
 }
 

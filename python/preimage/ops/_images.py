@@ -20,7 +20,9 @@ DType: TypeAlias = "str | np.dtype[Any] | type[np.generic] | torch.dtype"
 # (address, shape, strides in bytes, dtype, device)
 Description = tuple[int, tuple[int, ...], tuple[int, ...], str, str]
 
-_NAMES = {np.dtype(name): name for name in ("uint8", "float16", "float32")}  # np.dtype.name takes microseconds
+_NAMES = {
+    np.dtype(name): name for name in ("uint8", "float16", "float32", "float64")
+}  # np.dtype.name takes microseconds
 _TYPES = ("uint8", "float16", "bfloat16", "float32", "float64")
 _NATIVE_DTYPES = (np.dtype(np.uint8), np.dtype(np.float32))  # in native byte order
 
@@ -114,11 +116,19 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
-def readable(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the array if the kernels can read it, otherwise a copy of a supported dtype."""
-    if images.dtype in _NATIVE_DTYPES and images.flags.aligned:
+def readable(images: npt.NDArray[Any], *, doubles: bool = False) -> npt.NDArray[Any]:
+    """Return the array if the kernels can read it, otherwise a copy of a supported dtype.
+
+    Args:
+        images: Array of a dtype that `check_images` accepts.
+        doubles: Whether the kernel reads float64; others get float32.
+    """
+    double = doubles and images.dtype == np.float64
+    if (images.dtype in _NATIVE_DTYPES or (double and images.dtype.isnative)) and images.flags.aligned:
         return images
-    return images.copy() if images.dtype == np.uint8 else images.astype(np.float32)
+    if images.dtype == np.uint8:
+        return images.copy()
+    return images.astype(np.float64 if double else np.float32)
 
 
 def describe_array(array: npt.NDArray[Any]) -> Description:

@@ -42,6 +42,40 @@ def hog_backward(
     In builds with CUDA there are also `hog_cuda`, `hog_backward_cuda` and `hog_backward_cuda_scratch`, see `hog.h`.
     """
 
+def hog_dalal_triggs(
+    images: _Description,
+    output: _Description,
+    cell_size: tuple[int, int],
+    color: str,
+    orientations: int,
+    block_size: tuple[int, int],
+    block_norm: str,
+    transform_sqrt: bool,
+    threads: int,
+) -> None:
+    """images (B, C, H, W) -> output (B, block_h * block_w * orientations, Hb, Wb), contiguous, float32 or float16.
+
+    Images may also be float64. ValueError when anything does not fit.
+    """
+
+def hog_dalal_triggs_backward(
+    output: _Description,
+    images: _Description,
+    gradients: _Description,
+    cell_size: tuple[int, int],
+    color: str,
+    orientations: int,
+    block_size: tuple[int, int],
+    block_norm: str,
+    transform_sqrt: bool,
+    threads: int,
+) -> None:
+    """Gradients of the output and images -> gradients of the images (B, C, H, W), contiguous float32.
+
+    In builds with CUDA there are also `hog_dalal_triggs_cuda`, `hog_dalal_triggs_backward_cuda` and
+    `hog_dalal_triggs_cuda_scratch`, see `dalal_triggs.h`.
+    """
+
 def lbp(
     images: _Description,
     output: _Description,

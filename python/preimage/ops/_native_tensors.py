@@ -9,7 +9,7 @@ import torch
 from preimage.ops import _native
 from preimage.ops._images import Description
 
-_NATIVE_TYPES = {torch.uint8: "uint8", torch.float32: "float32"}  # dtypes that the kernels read
+_NATIVE_TYPES = {torch.uint8: "uint8", torch.float32: "float32"}  # dtypes that all kernels read
 
 
 def needs_gradient(images: torch.Tensor) -> bool:

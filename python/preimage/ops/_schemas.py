@@ -9,13 +9,17 @@ from __future__ import annotations
 import torch
 
 from preimage.keypoints import COLORS, GRID_CHANNELS
-from preimage.ops._output_sizes import cell_count, grid_size
+from preimage.ops._output_sizes import block_grid, cell_count, grid_size
 
 LIBRARY = torch.library.Library("preimage", "DEF")
+
+_BLOCKS = "SymInt[2] cell_size, str color, int orientations, SymInt[2] block_size, str block_norm, bool transform_sqrt"
 
 for _schema in (
     "hog(Tensor images, int cell_size, str variant, str color) -> Tensor",
     "hog_backward(Tensor gradient, Tensor images, int cell_size, str variant, str color) -> Tensor",
+    f"hog_dalal_triggs(Tensor images, {_BLOCKS}) -> Tensor",
+    f"hog_dalal_triggs_backward(Tensor gradient, Tensor images, {_BLOCKS}) -> Tensor",
     "lbp(Tensor images, int cell_size, str variant) -> Tensor",
     "lbp_codes(Tensor images, str variant) -> Tensor",
     # Features and norms; bounds are (top, left, bottom, right), inclusive.
@@ -43,6 +47,27 @@ def _hog(images: torch.Tensor, cell_size: int, variant: str, color: str) -> torc
 def _hog_backward(
     gradient: torch.Tensor, images: torch.Tensor, cell_size: int, variant: str, color: str
 ) -> torch.Tensor:
+    return images.new_empty(images.shape, dtype=torch.float32)
+
+
+@torch.library.register_fake("preimage::hog_dalal_triggs", lib=LIBRARY)  # type: ignore[untyped-decorator]
+def _hog_dalal_triggs(
+    images: torch.Tensor,
+    cell_size: list[int],
+    color: str,
+    orientations: int,
+    block_size: list[int],
+    block_norm: str,
+    transform_sqrt: bool,
+) -> torch.Tensor:
+    batch = images.shape[0] if images.dim() == 4 else 1
+    rows, columns = block_grid((images.shape[-2], images.shape[-1]), cell_size, block_size)
+    channels = block_size[0] * block_size[1] * orientations
+    return images.new_empty((batch, channels, rows, columns), dtype=torch.float32)
+
+
+@torch.library.register_fake("preimage::hog_dalal_triggs_backward", lib=LIBRARY)  # type: ignore[untyped-decorator]
+def _hog_dalal_triggs_backward(gradient: torch.Tensor, images: torch.Tensor, *_: object) -> torch.Tensor:
     return images.new_empty(images.shape, dtype=torch.float32)
 
 

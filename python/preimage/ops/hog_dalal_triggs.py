@@ -5,7 +5,19 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from preimage.ops._images import check_choice, check_positive_int, is_tensor
+import numpy as np
+import numpy.typing as npt
+
+from preimage.ops import _native
+from preimage.ops._images import (
+    check_choice,
+    check_positive_int,
+    cpu_threads,
+    describe_array,
+    describe_output,
+    is_tensor,
+    readable,
+)
 from preimage.ops._output_sizes import block_grid
 
 ORIENTATIONS = 9
@@ -50,6 +62,17 @@ class BlockOptions:
         if type(transform_sqrt) is not bool:
             raise TypeError(f"transform_sqrt must be a bool, got {transform_sqrt!r}")
         return cls(cell, color, orientations, block, block_norm, transform_sqrt)
+
+    def native(self) -> tuple[tuple[int, int], str, int, tuple[int, int], str, bool]:
+        """Return the parameters in the order of the native functions and the torch ops."""
+        return (
+            self.cell_size,
+            self.color,
+            self.orientations,
+            self.block_size,
+            self.block_norm,
+            self.transform_sqrt,
+        )
 
     @property
     def channels(self) -> int:
@@ -103,11 +126,30 @@ def check_unused(orientations: int, block_size: int | tuple[int, int], block_nor
 
 
 def dalal_triggs(images: Any, options: BlockOptions, dtype: str) -> Any:
-    """Compute features of images (B, C, H, W), a tensor or an array, of the same container."""
-    import torch
+    """Compute features of checked images (B, C, H, W), a tensor or an array, in the same container."""
+    if is_tensor(images):
+        from preimage.ops.hog_dalal_triggs_torch import dalal_triggs_torch
 
-    from preimage import reference
+        return dalal_triggs_torch(images, options.native(), dtype)
+    features = np.empty((len(images), options.channels, *options.grid(*images.shape[2:])), dtype)
+    dalal_triggs_into(images, features, options, threads=cpu_threads())
+    return features
 
-    parameters = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-    features = reference.hog(images, variant="dalal-triggs", dtype=torch.float32, **parameters)
-    return features.to(getattr(torch, dtype)) if is_tensor(images) else features.numpy().astype(dtype)
+
+def dalal_triggs_into(
+    images: npt.NDArray[Any], features: npt.NDArray[Any], options: BlockOptions, *, threads: int
+) -> None:
+    """Compute `dalal_triggs` of images (B, C, H, W) into `features`, float32 or float16, C-contiguous.
+
+    Args:
+        images: uint8, float16, float32 or float64.
+        features: (B, options.channels, Hb, Wb), see `preimage.hog`.
+        options: Checked options.
+        threads: Number of threads.
+
+    Raises:
+        ValueError: The shape, dtype or strides of `features` are wrong.
+    """
+    images = readable(images, doubles=True)  # keeps a copy alive until the kernel has read it
+    output = describe_output(features)
+    _native.hog_dalal_triggs(describe_array(images), output, *options.native(), threads)
