@@ -25,6 +25,10 @@ ALEXNET = 1e-5
 # HOG's gradient in float32 against the reference's autograd, relative to its Euclidean length.
 HOG_GRADIENT = 1e-4
 
+# The block programs' gradient of the variant dalal-triggs against the CPU's, relative to its Euclidean length: the same
+# steps, but histograms summed in another order.
+HOG_BLOCKS_GRADIENT = 1e-6
+
 # Autograd of the references in float64 against finite differences, absolute, by op; relative for all.
 FINITE_DIFFERENCES = {"hog": 1e-4, "dense_sift": 1e-5}
 FINITE_DIFFERENCES_RELATIVE = 1e-4

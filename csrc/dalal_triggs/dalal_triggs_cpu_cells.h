@@ -119,7 +119,7 @@ private:
         for (double& factor : factors) {
             factor = block_factor(is_l1(norm), factor);
         }
-        const std::int64_t plane = band_.grid.blocks();
+        const std::int64_t plane = band_.grid.block_rows * band_.grid.block_columns;
         Stored* output = reinterpret_cast<Stored*>(band_.output) + row * band_.grid.block_columns + x;
         const auto write = [&](std::int64_t channel, const float (&values)[kChunk]) {
             if (count == kChunk) {

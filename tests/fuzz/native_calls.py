@@ -8,6 +8,7 @@ array ends where its memory ends, so that AddressSanitizer sees a read or write 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,7 +29,7 @@ COUNTS = (1, 2, 3, 4, 5, 8, 16, 17, 32, 0, -1, 1 << 15, (1 << 15) + 1, (1 << 30)
 NUMBERS = (0.0, 0.5, 1.0, 2.0, 10.0, 1e-30, 1e29, 1e300, -1.0, float("nan"), float("inf"))
 HUGE = (1 << 30, 1 << 31, 1 << 40, 1 << 62)
 WRONG: tuple[dict[str, Any], ...] = (
-    {"dtype": "float64"},
+    {"dtype": "int32"},
     {"dtype": ""},
     {"device": "cuda:0"},
     {"device": "cuda:99999999999"},
@@ -125,6 +126,33 @@ def hog(choices: Choices) -> None:
     assert np.array_equal(features, again, equal_nan=True), "the memory layout or the threads change the features"
 
 
+def hog_dalal_triggs(choices: Choices) -> None:
+    images = images_of(choices)
+    if choices.seldom():
+        images = images.astype("float64")
+    cell, block = ((choices.one_of(COUNTS), choices.one_of(COUNTS)) for _ in range(2))
+    count = choices.one_of((9, 1, 2, 8, 17, 180, 181, 0, -1))
+    color, norm = choices.one_of(("luma", "strongest", "")), choices.one_of(("L2-Hys", "L1", "L1-sqrt", "L2", ""))
+    threads = choices.one_of(COUNTS[:8])
+    sizes = [quotient(images.shape[2 + axis], cell[axis]) - block[axis] + 1 for axis in (0, 1)]
+    shape = images.shape[0], block[0] * block[1] * count, *sizes
+    features = output_of(choices, shape, "float32", "float16")
+    parameters = cell, color, count, block, norm, bool(choices.number() % 2)
+    _native.hog_dalal_triggs(description(choices, images), description(choices, features), *parameters, threads)
+    gradient = values_of(choices, features.shape, "float32")
+    gradients = output_of(choices, images.shape, "float32")
+    _native.hog_dalal_triggs_backward(
+        description(choices, gradient),
+        description(choices, images),
+        description(choices, gradients),
+        *parameters,
+        threads,
+    )
+    copy, again = np.ascontiguousarray(images), np.empty_like(features)
+    _native.hog_dalal_triggs(described(copy), described(again), *parameters, 1)
+    assert np.array_equal(features, again, equal_nan=True), "the memory layout or the threads change the features"
+
+
 def lbp(choices: Choices) -> None:
     images = images_of(choices)
     cell, threads = choices.one_of(COUNTS), choices.one_of(COUNTS[:8])
@@ -216,6 +244,17 @@ def sift_grid(choices: Choices) -> None:
 
 OPS: tuple[tuple[Callable[..., Any], dict[str, Sequence[Any]]], ...] = (
     (preimage.hog, {"cell_size": COUNTS, "color": ("luma", "strongest", 3), "dtype": ("float32", "float16", "int8")}),
+    (
+        partial(preimage.hog, variant="dalal-triggs"),
+        {
+            "cell_size": (8, (3, 5), 1, *COUNTS),
+            "block_size": (3, (1, 2), 0),
+            "orientations": (9, 1, 8, 180, 0),
+            "block_norm": ("L1", "L1-sqrt", "L2", ""),
+            "transform_sqrt": (True, False, 1),
+            "color": ("strongest", "luma"),
+        },
+    ),
     (preimage.lbp, {"cell_size": COUNTS, "dtype": ("float32", "float16", None)}),
     (preimage.lbp_codes, {}),
     (preimage.dense_sift, {"step": COUNTS, "bin_size": COUNTS, "window": ("gaussian", "flat"), "window_size": NUMBERS}),
@@ -254,6 +293,7 @@ def native(call: Callable[[Choices], None]) -> Target:
 
 
 TARGETS = {
-    f"native-{call.__name__.replace('_', '-')}": native(call) for call in (hog, lbp, dense_sift, sift, sift_grid)
+    f"native-{call.__name__.replace('_', '-')}": native(call)
+    for call in (hog, hog_dalal_triggs, lbp, dense_sift, sift, sift_grid)
 }
 TARGETS["native-public"] = native(public)

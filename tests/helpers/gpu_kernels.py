@@ -48,6 +48,12 @@ DESCRIPTORS: list[tuple[str, dict[str, Any], float]] = [
     ("hog", {}, tolerances.CUDA),
     ("hog", {"cell_size": 5}, tolerances.CUDA),
     ("hog", {"cell_size": 4, "color": "strongest"}, tolerances.CUDA),
+    ("hog", {"variant": "dalal-triggs", "cell_size": 5}, tolerances.CUDA),
+    (
+        "hog",
+        {"variant": "dalal-triggs", "cell_size": (4, 8), "block_size": 2, "color": "strongest", "orientations": 18},
+        tolerances.CUDA,
+    ),
     ("lbp", {}, EXACT),
     ("lbp", {"cell_size": 7}, EXACT),
     ("lbp_codes", {}, EXACT),

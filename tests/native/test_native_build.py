@@ -70,7 +70,7 @@ def test_prebuilt_kernels_must_be_of_these_sources(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(COMPILER is None or shutil.which("nm") is None, reason="no compiler or no nm")
 @pytest.mark.skipif("avx2" not in (ROOT / "CMakeLists.txt").read_text(), reason="no x86 kernels")
-@pytest.mark.parametrize("descriptor", ["hog", "lbp", "dense_sift", "sift"])
+@pytest.mark.parametrize("descriptor", ["hog", "dalal_triggs", "lbp", "dense_sift", "sift"])
 @pytest.mark.parametrize("kernel", ["avx2", "avx512"])
 def test_kernels_for_newer_processors_share_no_symbol(kernel: str, descriptor: str, tmp_path: Path) -> None:
     """A weak symbol (an inline function, a template) in such an object may be the copy that the linker keeps for

@@ -20,6 +20,10 @@ OPS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "hog": preimage.hog,
     "hog strongest": lambda x: preimage.hog(x, color="strongest"),
     "hog, cells of 5": lambda x: preimage.hog(x, cell_size=5),
+    "hog, dalal-triggs": lambda x: preimage.hog(x, variant="dalal-triggs", block_size=2),
+    "hog, dalal-triggs, strongest": lambda x: preimage.hog(
+        x, variant="dalal-triggs", cell_size=(5, 8), block_size=(3, 2), color="strongest", orientations=20
+    ),
     "lbp": preimage.lbp,
     "lbp, cells of 6": lambda x: preimage.lbp(x, cell_size=6),
     "lbp_codes": preimage.lbp_codes,

@@ -25,6 +25,7 @@ OPS = torch.ops.preimage
 CALLS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "hog": (OPS.hog.default, (8, "vlfeat-uoctti", "luma")),
     "hog, cells of 5": (OPS.hog.default, (5, "vlfeat-uoctti", "strongest")),
+    "hog, dalal-triggs": (OPS.hog_dalal_triggs.default, ([5, 4], "strongest", 8, [2, 3], "L2-Hys", True)),
     "lbp": (OPS.lbp.default, (16, "vlfeat-uniform")),
     "lbp, cells of 5": (OPS.lbp.default, (5, "vlfeat-uniform")),
     "lbp_codes": (OPS.lbp_codes.default, ("vlfeat-uniform",)),
@@ -34,10 +35,12 @@ CALLS: dict[str, tuple[Any, tuple[Any, ...]]] = {
 }
 BACKWARD: dict[str, tuple[Any, int]] = {  # the op, and how many gradients come before the images
     "hog": (OPS.hog_backward.default, 1),
+    "hog, dalal-triggs": (OPS.hog_dalal_triggs_backward.default, 1),
     "dense_sift": (OPS.dense_sift_backward.default, 2),
 }
 FUNCTIONS: dict[str, Callable[[torch.Tensor], Any]] = {
     "hog": lambda images: preimage.hog(images, color="strongest") * 2,
+    "hog, dalal-triggs": lambda images: preimage.hog(images, variant="dalal-triggs", cell_size=(7, 8)) * 2,
     "lbp": lambda images: preimage.lbp(images * 0.5) * 2,
     "lbp_codes": preimage.lbp_codes,
     "dense_sift": lambda images: torch.cat(preimage.dense_sift(images, window="flat", norms=True), dim=1) * 2,
@@ -109,7 +112,7 @@ def test_compile_with_the_default_backend() -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_autocast_and_inference_mode(name: str) -> None:
     images = torch.rand(1, 3, 32, 32)
-    compute = getattr(preimage, name)
+    compute = FUNCTIONS[name]
     expected = compute(images)
     with torch.inference_mode():
         assert torch.equal(compute(images), expected)

@@ -1,4 +1,4 @@
-"""Compute Dalal and Triggs's HOG of tensors: torch ops for the CPU, and autograd."""
+"""Compute Dalal and Triggs's HOG of tensors: torch ops for CPU and CUDA, and autograd."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import torch
 
 from preimage.ops import _native
 from preimage.ops._images import Description
-from preimage.ops._native_tensors import as_native, describe, needs_gradient
+from preimage.ops._native_tensors import as_native, describe, needs_gradient, require_cuda, stream
 from preimage.ops._once_differentiable import once_differentiable
 from preimage.ops._output_sizes import block_grid
 from preimage.ops._schemas import LIBRARY
-
 
 # cell_size, color, orientations, block_size, block_norm, transform_sqrt
 _Parameters = tuple[tuple[int, int], str, int, tuple[int, int], str, bool]
@@ -34,6 +33,10 @@ def _readable(images: torch.Tensor) -> torch.Tensor:
 
 def _described(images: torch.Tensor) -> Description:
     return describe(images, "float64" if images.dtype == torch.float64 else None)
+
+
+def _workspace(images: torch.Tensor, doubles: int) -> torch.Tensor:
+    return torch.empty(max(doubles, 1), dtype=torch.float64, device=images.device)
 
 
 @torch.library.impl(LIBRARY, "hog_dalal_triggs", "CPU")
@@ -76,6 +79,50 @@ def _dalal_triggs_backward_cpu(
     options = cell, color, orientations, block, block_norm, transform_sqrt
     tensors = describe(gradient), _described(images), describe(result)
     _native.hog_dalal_triggs_backward(tensors[0], tensors[1], tensors[2], *options, threads)
+    return result
+
+
+@torch.library.impl(LIBRARY, "hog_dalal_triggs", "CUDA")
+def _dalal_triggs_cuda(
+    images: torch.Tensor,
+    cell_size: list[int],
+    color: str,
+    orientations: int,
+    block_size: list[int],
+    block_norm: str,
+    transform_sqrt: bool,
+) -> torch.Tensor:
+    native, images = require_cuda(), _readable(images)
+    described = _described(images)
+    batch, _, height, width = described[1]
+    rows, columns = block_grid((height, width), cell_size, block_size)
+    channels = block_size[0] * block_size[1] * orientations
+    output = torch.empty((batch, channels, rows, columns), dtype=torch.float32, device=images.device)
+    options = cell_size, color, orientations, block_size, block_norm, transform_sqrt
+    scratch = _workspace(images, native.hog_dalal_triggs_cuda_scratch(described, *options, False))
+    native.hog_dalal_triggs_cuda(described, _described(scratch), describe(output), *options, stream(images))
+    return output
+
+
+@torch.library.impl(LIBRARY, "hog_dalal_triggs_backward", "CUDA")
+def _dalal_triggs_backward_cuda(
+    gradient: torch.Tensor,
+    images: torch.Tensor,
+    cell_size: list[int],
+    color: str,
+    orientations: int,
+    block_size: list[int],
+    block_norm: str,
+    transform_sqrt: bool,
+) -> torch.Tensor:
+    native, images = require_cuda(), _readable(images)
+    gradient = gradient.to(torch.float32).contiguous()
+    result = torch.empty(images.shape, dtype=torch.float32, device=images.device)
+    described = _described(images)
+    options = cell_size, color, orientations, block_size, block_norm, transform_sqrt
+    scratch = _workspace(images, native.hog_dalal_triggs_cuda_scratch(described, *options, True))
+    tensors = describe(gradient), described, _described(scratch), describe(result)
+    native.hog_dalal_triggs_backward_cuda(*tensors, *options, stream(images))
     return result
 
 
