@@ -83,7 +83,8 @@ private:
         if (name == "float64") {
             return ScalarType::float64;
         }
-        throw std::invalid_argument("expected dtype uint8, float16, bfloat16, float32 or float64, got " + std::string(name));
+        throw std::invalid_argument("expected dtype uint8, float16, bfloat16, float32 or float64, got " +
+                                    std::string(name));
     }
 
     static int device_index(std::string_view name) {

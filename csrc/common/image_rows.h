@@ -38,7 +38,8 @@ PREIMAGE_INLINE void convert_luma(const Pixel* in, std::int64_t plane, std::int6
                                   typename Values::Value* __restrict out) {
     for (std::int64_t x = 0; x < width; ++x) {
         const Pixel* pixel = in + x * stride;
-        out[x] = Values::combined(Values::value(pixel[0]), Values::value(pixel[plane]), Values::value(pixel[2 * plane]));
+        out[x] =
+            Values::combined(Values::value(pixel[0]), Values::value(pixel[plane]), Values::value(pixel[2 * plane]));
     }
 }
 

@@ -57,6 +57,20 @@ void parallel_for(std::int64_t tasks, int workers, const Body& body) {
     }
 }
 
+/// Call step(0, row, column) for every element of one image, in parallel: the steps of gradients, which on a GPU are
+/// called with the image's number.
+template <class Step>
+void for_each_element(std::int64_t rows, std::int64_t columns, int workers, const Step& step) {
+    constexpr std::int64_t kRows = 8;  // per task
+    parallel_for((rows + kRows - 1) / kRows, workers, [&](std::int64_t task, int) {
+        for (std::int64_t row = task * kRows; row < std::min(rows, (task + 1) * kRows); ++row) {
+            for (std::int64_t column = 0; column < columns; ++column) {
+                step(0, row, column);
+            }
+        }
+    });
+}
+
 /// How a batch of images is divided: number of threads, and of horizontal bands per image.
 struct Split {
     int workers;

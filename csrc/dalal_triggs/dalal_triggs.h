@@ -9,17 +9,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "common/color.h"
 #include "common/dispatch.h"
 #include "common/image.h"
 #include "dalal_triggs/dalal_triggs_directions.h"
 #include "tensor_view.h"
 
 namespace preimage::dalal_triggs {
-
-enum class Color {
-    luma,      // Rec. 601 of three channels
-    strongest  // per pixel, the channel with the longest gradient (the first of equals)
-};
 
 enum class Norm { l1, l1_sqrt, l2, l2_hys };
 
@@ -43,15 +39,10 @@ struct Grid {
     PREIMAGE_HOST_DEVICE std::int64_t blocks() const { return block_rows * block_columns; }
 };
 
-/// Return the number of planes whose gradients are computed: 1 for luma.
-PREIMAGE_INLINE int planes_of(const Image& image, const Parameters& parameters) {
-    return image.channels == 3 && parameters.color == Color::strongest ? 3 : 1;
-}
-
 /// Return whether float32 holds all values and their differences exactly.
 PREIMAGE_INLINE bool is_exact(const Image& image, const Parameters& parameters) {
     return image.type == ScalarType::uint8 && !parameters.square_root &&
-           planes_of(image, parameters) == image.channels;
+           planes_of(image, parameters.color) == image.channels;
 }
 
 /// Block rows [first_row, last_row) of one image: the unit of work of a thread.
@@ -84,8 +75,8 @@ constexpr int kCopies = 4;  // sums per cell, so that neighboring pixels do not 
 /// Return the grid of an image of this size. Throws std::invalid_argument unless it has at least one block.
 inline Grid checked_grid(const Image& image, const Parameters& parameters) {
     constexpr std::int64_t kMost = std::int64_t{1} << 30;
-    for (const std::int64_t size : {parameters.cell_height, parameters.cell_width, parameters.block_height,
-                                    parameters.block_width}) {
+    for (const std::int64_t size :
+         {parameters.cell_height, parameters.cell_width, parameters.block_height, parameters.block_width}) {
         require(size >= 1 && size < kMost, "cell_size and block_size must be at least 1 and below 2^30");
     }
     require(parameters.orientations >= 1 && parameters.orientations <= kMaxOrientations,

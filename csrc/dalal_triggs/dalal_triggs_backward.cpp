@@ -2,43 +2,27 @@
 // dalal_triggs_backward.h for all elements.
 #include "dalal_triggs/dalal_triggs_backward.h"
 
-#include <algorithm>
-
 #include "common/memory.h"
 #include "common/parallel.h"
 
 namespace preimage::dalal_triggs {
 namespace {
 
-constexpr std::int64_t kRows = 8;  // rows per task
-
-/// Call step(0, row, column) for every element of one image, in parallel.
-template <class Step>
-void over(std::int64_t rows, std::int64_t columns, int workers, const Step& step) {
-    parallel_for((rows + kRows - 1) / kRows, workers, [&](std::int64_t task, int) {
-        for (std::int64_t row = task * kRows; row < std::min(rows, (task + 1) * kRows); ++row) {
-            for (std::int64_t column = 0; column < columns; ++column) {
-                step(0, row, column);
-            }
-        }
-    });
-}
-
 /// Compute the gradient of one image from its histograms.
 template <int kPlanes>
 void run(const Backward& backward, int workers) {
     const Batch& batch = backward.batch;
     const Grid& grid = batch.grid;
-    over(grid.cell_rows, grid.cell_columns, workers,
-         [&](auto number, auto row, auto column) { norm_step(batch, number, row, column); });
-    over(grid.block_rows, grid.block_columns, workers,
-         [&](auto number, auto row, auto column) { block_gradient(backward, number, row, column); });
-    over(grid.cell_rows, grid.cell_columns, workers,
-         [&](auto number, auto row, auto column) { cell_gradient(backward, number, row, column); });
-    over(batch.image.height, batch.image.width, workers,
-         [&](auto number, auto y, auto x) { vote_gradient<kPlanes>(backward, number, y, x); });
-    over(batch.image.height, batch.image.width, workers,
-         [&](auto number, auto y, auto x) { image_gradient<kPlanes>(backward, number, y, x); });
+    for_each_element(grid.cell_rows, grid.cell_columns, workers,
+                     [&](auto number, auto row, auto column) { norm_step(batch, number, row, column); });
+    for_each_element(grid.block_rows, grid.block_columns, workers,
+                     [&](auto number, auto row, auto column) { block_gradient(backward, number, row, column); });
+    for_each_element(grid.cell_rows, grid.cell_columns, workers,
+                     [&](auto number, auto row, auto column) { cell_gradient(backward, number, row, column); });
+    for_each_element(batch.image.height, batch.image.width, workers,
+                     [&](auto number, auto y, auto x) { vote_gradient<kPlanes>(backward, number, y, x); });
+    for_each_element(batch.image.height, batch.image.width, workers,
+                     [&](auto number, auto y, auto x) { image_gradient<kPlanes>(backward, number, y, x); });
 }
 
 }  // namespace

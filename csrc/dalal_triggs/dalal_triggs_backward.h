@@ -15,8 +15,8 @@ struct Backward {
     const float* output;  // (B, channels, Hb, Wb)
     double* blocks;       // (B, 4, Hb, Wb): see BlockGradient
     double* cells;        // (B, N, Hc, Wc): with respect to sums of lengths
-    float* votes;         // (B, planes == 1 ? 2 : 3, H, W): with respect to the gradient, down and across, and the plane
-    float* images;        // (B, C, H, W)
+    float* votes;   // (B, planes == 1 ? 2 : 3, H, W): with respect to the gradient, down and across, and the plane
+    float* images;  // (B, C, H, W)
 
     PREIMAGE_HOST_DEVICE std::int64_t vote_planes() const { return batch.planes == 1 ? 2 : 3; }
 };
@@ -130,8 +130,8 @@ PREIMAGE_INLINE void cell_gradient(const Backward& backward, std::int64_t number
                 const double* blocks = backward.blocks + number * 4 * plane + at;
                 const BlockGradient block{blocks[0], blocks[plane], blocks[2 * plane], blocks[3 * plane]};
                 const std::int64_t channel = (i * parameters.block_width + j) * parameters.orientations + bin;
-                const double gradient = static_cast<double>(
-                    backward.output[(number * parameters.channels() + channel) * plane + at]);
+                const double gradient =
+                    static_cast<double>(backward.output[(number * parameters.channels() + channel) * plane + at]);
                 sum += normalized_gradient(parameters.norm, gradient, value, block) * block.factor -
                        block.of_norm * (l1 ? 1.0 : value);
             }

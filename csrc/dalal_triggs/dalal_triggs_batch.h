@@ -34,7 +34,7 @@ inline Batch whole_batch(const TensorView& images, const Parameters& parameters)
     batch.parameters = parameters;
     batch.grid = checked_grid(batch.image, parameters);
     batch.directions = make_directions(parameters.orientations);
-    batch.planes = planes_of(batch.image, parameters);
+    batch.planes = planes_of(batch.image, parameters.color);
     return batch;
 }
 
@@ -45,10 +45,9 @@ PREIMAGE_INLINE Gradient gradient_at(const Batch& batch, std::int64_t number, st
     image.pixels += number * batch.image_stride;
     const bool border_row = y == 0 || y == image.height - 1;
     const bool border_column = x == 0 || x == image.width - 1;
-    return strongest_gradient<kPlanes>(
-        border_row, border_column, [&](int plane, std::int64_t dy, std::int64_t dx) {
-            return value_at(image, batch.parameters, kPlanes, plane, y + dy, x + dx);
-        });
+    return strongest_gradient<kPlanes>(border_row, border_column, [&](int plane, std::int64_t dy, std::int64_t dx) {
+        return value_at(image, batch.parameters, kPlanes, plane, y + dy, x + dx);
+    });
 }
 
 PREIMAGE_INLINE void norm_step(const Batch& batch, std::int64_t number, std::int64_t row, std::int64_t column) {
@@ -65,8 +64,7 @@ PREIMAGE_INLINE void norm_step(const Batch& batch, std::int64_t number, std::int
 PREIMAGE_INLINE double factor_of(const Batch& batch, std::int64_t number, std::int64_t row, std::int64_t column) {
     double sum = 0.0;
     for (std::int64_t i = 0; i < batch.parameters.block_height; ++i) {
-        const double* norms =
-            batch.norms + number * batch.grid.cells() + (row + i) * batch.grid.cell_columns + column;
+        const double* norms = batch.norms + number * batch.grid.cells() + (row + i) * batch.grid.cell_columns + column;
         for (std::int64_t j = 0; j < batch.parameters.block_width; ++j) {
             sum += norms[j];
         }
@@ -106,7 +104,7 @@ PREIMAGE_INLINE double second_factor(const Batch& batch, std::int64_t number, st
 /// Return a feature from a histogram's value and the block's factors.
 PREIMAGE_INLINE double feature(Norm norm, double value, double factor, double second) {
     const double normalized = value * factor;
-    return norm == Norm::l2_hys ? clip(normalized) * second
+    return norm == Norm::l2_hys    ? clip(normalized) * second
            : norm == Norm::l1_sqrt ? square_root(normalized)
                                    : normalized;
 }

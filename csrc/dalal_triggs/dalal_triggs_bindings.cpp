@@ -19,16 +19,6 @@ namespace {
 
 using Pair = std::array<std::int64_t, 2>;  // (height, width)
 
-Color color_named(const std::string& name) {
-    if (name == "luma") {
-        return Color::luma;
-    }
-    if (name == "strongest") {
-        return Color::strongest;
-    }
-    throw std::invalid_argument("color must be 'luma' or 'strongest', got '" + name + "'");
-}
-
 Norm norm_named(const std::string& name) {
     if (name == "L1") {
         return Norm::l1;
@@ -85,8 +75,7 @@ void dalal_triggs_backward_cuda(const TensorView& output, const TensorView& imag
 std::int64_t dalal_triggs_cuda_scratch(const TensorView& images, const Pair& cell_size, const std::string& color,
                                        int orientations, const Pair& block_size, const std::string& block_norm,
                                        bool transform_sqrt, bool backward) {
-    const Parameters parameters =
-        parameters_of(cell_size, color, orientations, block_size, block_norm, transform_sqrt);
+    const Parameters parameters = parameters_of(cell_size, color, orientations, block_size, block_norm, transform_sqrt);
     return backward ? backward_cuda_scratch(images, parameters) : cuda_scratch(images, parameters);
 }
 #endif

@@ -53,9 +53,9 @@ private:
                 const Gradient gradient = gradient_at<kPlanes>(batch, number, top + dy, left + dx);
                 const Vote vote = vote_of(batch.directions, gradient.down, gradient.across);
                 const int slot = vote.bin > batch.parameters.orientations ? kBins : vote.bin - first_bin;
-                const bool counts =
-                    slot == kBins ? vote.bin > batch.parameters.orientations
-                                  : slot >= 0 && slot < kBins && vote.bin < batch.parameters.orientations;
+                const bool counts = slot == kBins
+                                        ? vote.bin > batch.parameters.orientations
+                                        : slot >= 0 && slot < kBins && vote.bin < batch.parameters.orientations;
                 if (counts) {
                     shared.sums[slot][thread] += static_cast<double>(vote.length);
                 }

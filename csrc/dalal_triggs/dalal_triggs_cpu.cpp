@@ -23,7 +23,7 @@ struct Layout {
         bins = band.parameters.orientations;
         line_pitch = padded(band.image.width + 3 * kChunkSize);
         line_floats = is_exact(band.image, band.parameters) ? 1 : 2;
-        lines = 3 * planes_of(band.image, band.parameters);
+        lines = 3 * planes_of(band.image, band.parameters.color);
         sums = padded(2 * band.grid.cell_columns * kCopies * (bins + 2));
         cell_pitch = padded(band.grid.cell_columns + kChunkSize);
         cell_rows = band.parameters.block_height;

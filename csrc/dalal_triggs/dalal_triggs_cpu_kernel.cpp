@@ -39,7 +39,7 @@ void run_band(const Band& band, const Scratch& scratch) {
 }  // namespace
 
 void band(const Band& band, const Scratch& scratch) {
-    const bool three = planes_of(band.image, band.parameters) == 3;
+    const bool three = planes_of(band.image, band.parameters.color) == 3;
     if (is_exact(band.image, band.parameters)) {
         three ? run_band<float, 3>(band, scratch) : run_band<float, 1>(band, scratch);
     } else {

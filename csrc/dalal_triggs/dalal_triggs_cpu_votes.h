@@ -33,7 +33,7 @@ class Lines {
 public:
     Lines(const Band& band, const Scratch& scratch)
         : band_(band),
-          planes_(planes_of(band.image, band.parameters)),
+          planes_(planes_of(band.image, band.parameters.color)),
           pitch_(scratch.line_pitch),
           memory_(reinterpret_cast<Real*>(scratch.lines)),
           zeros_(reinterpret_cast<Real*>(scratch.zeros)) {
@@ -178,8 +178,8 @@ void vote_row(const Band& band, const Lines<Real>& lines, std::int64_t y, float*
     }
     const auto vote_exactly = [&](std::int64_t x) {
         const bool border_column = x == 0 || x == width - 1;
-        const auto gradient = strongest_gradient<kPlanes>(
-            border_row, border_column, [&](int plane, std::int64_t dy, std::int64_t dx) {
+        const auto gradient =
+            strongest_gradient<kPlanes>(border_row, border_column, [&](int plane, std::int64_t dy, std::int64_t dx) {
                 const Real* row = dy < 0 ? rows.above[plane] : dy > 0 ? rows.below[plane] : rows.here[plane];
                 return static_cast<double>(row[x + dx]);
             });

@@ -17,7 +17,7 @@ struct Directions {
     float degrees[kMaxOrientations + 1];  // float32, as in scikit-image: the last one is not always 180
     float cosine[kMaxOrientations];
     float sine[kMaxOrientations];
-    std::int32_t vertical[2];    // bin of a vertical gradient, down and up
+    std::int32_t vertical[2];     // bin of a vertical gradient, down and up
     std::int32_t diagonal[2][2];  // bin of (gx, gy) = (1, 1), (-1, 1), (1, -1), (-1, -1), in this order
 };
 

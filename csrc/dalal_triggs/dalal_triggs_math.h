@@ -51,9 +51,9 @@ PREIMAGE_INLINE double value_at(const Image& image, const Parameters& parameters
                 return *reinterpret_cast<const double*>(address);
         }
     };
-    const double result = planes == image.channels ? value(at)
-                                                   : luma(value(at), value(at + image.channel_stride),
-                                                          value(at + 2 * image.channel_stride));
+    const double result = planes == image.channels
+                              ? value(at)
+                              : luma(value(at), value(at + image.channel_stride), value(at + 2 * image.channel_stride));
     return parameters.square_root ? square_root(result) : result;
 }
 

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "common/color.h"
 #include "common/dispatch.h"
 #include "common/image.h"
 #include "tensor_view.h"
@@ -19,20 +20,10 @@ constexpr int kOrientations = 9;          // undirected, 20 degrees apart
 constexpr int kBins = 2 * kOrientations;  // directed
 constexpr int kChannels = 3 * kOrientations + 4;
 
-enum class Color {
-    luma,      // Rec. 601 of three channels
-    strongest  // per pixel, the channel with the longest gradient (the first of equals)
-};
-
 struct Parameters {
     std::int64_t cell_size;  // pixels
     Color color;             // ignored for one channel
 };
-
-/// Return the number of planes whose gradients are computed: 1 for luma.
-PREIMAGE_INLINE int planes_of(const Image& image, const Parameters& parameters) {
-    return image.channels == 3 && parameters.color == Color::strongest ? 3 : 1;
-}
 
 /// Cell rows [first_row, last_row) of one image: the unit of work of a thread.
 struct Band {

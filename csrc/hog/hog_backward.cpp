@@ -2,27 +2,11 @@
 // elements.
 #include "hog/hog_backward.h"
 
-#include <algorithm>
-
 #include "common/memory.h"
 #include "common/parallel.h"
 
 namespace preimage::hog {
 namespace {
-
-constexpr std::int64_t kRows = 8;  // rows per task
-
-/// Call step(0, row, column) for every element of one image, in parallel.
-template <class Step>
-void over(std::int64_t rows, std::int64_t columns, int workers, const Step& step) {
-    parallel_for((rows + kRows - 1) / kRows, workers, [&](std::int64_t task, int) {
-        for (std::int64_t row = task * kRows; row < std::min(rows, (task + 1) * kRows); ++row) {
-            for (std::int64_t column = 0; column < columns; ++column) {
-                step(0, row, column);
-            }
-        }
-    });
-}
 
 void finish_energies(const Batch& batch, std::int64_t plane) {
     for (std::int64_t cell = 0; cell < plane; ++cell) {
@@ -41,16 +25,20 @@ void run(const Backward& backward, int workers) {
     finish_energies(batch, backward.plane());
     const std::int64_t height = batch.image.height;
     const std::int64_t width = batch.image.width;
-    over(batch.cell_rows + 1, batch.cell_columns + 1, workers,
-         [&](auto number, auto row, auto column) { square_gradient(backward, number, row, column); });
-    over(batch.cell_rows, batch.cell_columns, workers,
-         [&](auto number, auto row, auto column) { cell_gradient(backward, number, row, column); });
+    for_each_element(batch.cell_rows + 1, batch.cell_columns + 1, workers,
+                     [&](auto number, auto row, auto column) { square_gradient(backward, number, row, column); });
+    for_each_element(batch.cell_rows, batch.cell_columns, workers,
+                     [&](auto number, auto row, auto column) { cell_gradient(backward, number, row, column); });
     if (backward.planes == 1) {
-        over(height, width, workers, [&](auto number, auto y, auto x) { vote_gradient<1>(backward, number, y, x); });
-        over(height, width, workers, [&](auto number, auto y, auto x) { image_gradient<1>(backward, number, y, x); });
+        for_each_element(height, width, workers,
+                         [&](auto number, auto y, auto x) { vote_gradient<1>(backward, number, y, x); });
+        for_each_element(height, width, workers,
+                         [&](auto number, auto y, auto x) { image_gradient<1>(backward, number, y, x); });
     } else {
-        over(height, width, workers, [&](auto number, auto y, auto x) { vote_gradient<3>(backward, number, y, x); });
-        over(height, width, workers, [&](auto number, auto y, auto x) { image_gradient<3>(backward, number, y, x); });
+        for_each_element(height, width, workers,
+                         [&](auto number, auto y, auto x) { vote_gradient<3>(backward, number, y, x); });
+        for_each_element(height, width, workers,
+                         [&](auto number, auto y, auto x) { image_gradient<3>(backward, number, y, x); });
     }
 }
 

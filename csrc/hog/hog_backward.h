@@ -63,7 +63,7 @@ inline Backward whole_backward(const TensorView& output, const TensorView& image
                                const Parameters& parameters) {
     Backward backward{};
     backward.batch = whole_batch(images, parameters);
-    backward.planes = planes_of(backward.batch.image, parameters);
+    backward.planes = planes_of(backward.batch.image, parameters.color);
     check_float_features(output, images.shape[0], backward.batch.cell_rows, backward.batch.cell_columns,
                          "the output's gradient must be contiguous float32 of shape (B, 31, Hc, Wc)");
     require(gradients.type == ScalarType::float32 && gradients.shape == images.shape && gradients.is_contiguous(),

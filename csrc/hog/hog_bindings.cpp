@@ -3,7 +3,6 @@
 
 #include <pybind11/pybind11.h>
 
-#include <stdexcept>
 #include <string>
 
 #include "bindings.h"
@@ -14,16 +13,6 @@ namespace preimage::hog {
 namespace py = pybind11;
 
 namespace {
-
-Color color_named(const std::string& name) {
-    if (name == "luma") {
-        return Color::luma;
-    }
-    if (name == "strongest") {
-        return Color::strongest;
-    }
-    throw std::invalid_argument("color must be 'luma' or 'strongest', got '" + name + "'");
-}
 
 void hog(const TensorView& images, const TensorView& output, std::int64_t cell_size, const std::string& color,
          int threads) {

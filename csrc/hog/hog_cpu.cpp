@@ -17,7 +17,7 @@ struct Layout {
 
     explicit Layout(const Band& band) {
         const bool fast = band.parameters.cell_size == 8;
-        const int planes = planes_of(band.image, band.parameters);
+        const int planes = planes_of(band.image, band.parameters.color);
         line_pitch = padded(band.image.width + 32);
         line_count = planes * (fast ? 10 : 3);
         // An odd number of cache lines, so that the 18 bins of a cell do not share a cache set.

@@ -248,7 +248,7 @@ void run_band(const Band& band, const Scratch& scratch, ImageRows& lines) {
 void band(const Band& band, const Scratch& scratch) {
     // Rows that one block row (fast path) or one row of pixels reads.
     const std::int64_t ring = band.parameters.cell_size == kFastCell ? kFastCell + 2 : 3;
-    ImageRows lines(band.image, planes_of(band.image, band.parameters), scratch.lines, scratch.line_pitch, ring);
+    ImageRows lines(band.image, planes_of(band.image, band.parameters.color), scratch.lines, scratch.line_pitch, ring);
     if (lines.planes() == 3) {
         run_band<3>(band, scratch, lines);
     } else {

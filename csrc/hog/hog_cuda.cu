@@ -80,13 +80,13 @@ void compute_cuda(const TensorView& images, const TensorView& output, const Para
                          "the output must be contiguous float32 of shape (B, 31, Hc, Wc)");
     batch.output = reinterpret_cast<float*>(output.data);
     const DeviceGuard guard(images.device);
-    launch_forward(batch, planes_of(batch.image, parameters), images.device, stream_of(stream));
+    launch_forward(batch, planes_of(batch.image, parameters.color), images.device, stream_of(stream));
 }
 
 std::int64_t backward_cuda_scratch(const TensorView& images, const Parameters& parameters) {
     Backward backward{};
     backward.batch = whole_batch(images, parameters);
-    backward.planes = planes_of(backward.batch.image, parameters);
+    backward.planes = planes_of(backward.batch.image, parameters.color);
     return backward_scratch(backward);
 }
 

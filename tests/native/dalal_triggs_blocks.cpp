@@ -90,7 +90,7 @@ int main(int count, char** arguments) {
     batch.parameters = parameters;
     batch.grid = checked_grid(batch.image, parameters);
     batch.directions = make_directions(parameters.orientations);
-    batch.planes = planes_of(batch.image, parameters);
+    batch.planes = planes_of(batch.image, parameters.color);
     std::vector<double> scratch(static_cast<std::size_t>(backward_scratch(backward)), std::nan(""));
     place_scratch(backward, scratch.data());
     const auto features = static_cast<std::size_t>(images * parameters.channels() * batch.grid.blocks());

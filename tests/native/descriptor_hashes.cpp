@@ -80,15 +80,16 @@ void print_descriptors(const TensorView& image, const std::string& set) {
         std::vector<float> hog;
         const auto rows = preimage::hog::cell_count(kHeight, cell), columns = preimage::hog::cell_count(kWidth, cell);
         preimage::hog::compute(image, view(hog, {1, preimage::hog::kChannels, rows, columns}, "float32"),
-                               {cell, preimage::hog::Color::strongest}, 2);
+                               {cell, preimage::Color::strongest}, 2);
         print(set + " hog-" + std::to_string(cell), hog);
     }
     {
         namespace dalal_triggs = preimage::dalal_triggs;
         const dalal_triggs::Parameters parameters{
-            8, 6, 3, 2, 9, dalal_triggs::Color::strongest, dalal_triggs::Norm::l2_hys, false};
+            8, 6, 3, 2, 9, preimage::Color::strongest, dalal_triggs::Norm::l2_hys, false};
         std::vector<float> features;
-        dalal_triggs::compute(image, view(features, {1, 54, kHeight / 8 - 2, kWidth / 6 - 1}, "float32"), parameters, 2);
+        dalal_triggs::compute(image, view(features, {1, 54, kHeight / 8 - 2, kWidth / 6 - 1}, "float32"), parameters,
+                              2);
         print(set + " dalal-triggs", features);
     }
     for (const std::int64_t cell : {16, 10}) {
