@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from preimage.inverters import Inverter, preset
-from preimage.inverters.architectures import build
+from preimage.inverters.architectures import SingleStreamConfig, TwoStreamConfig, UShapedConfig, build
 from preimage.representations import create_representation
 
 SPEC = create_representation("hog").spec
@@ -82,6 +82,32 @@ def test_presets_take_any_size(name: str) -> None:
     with torch.device("meta"):
         inverter = Inverter(SPEC, preset("hog", name))
         assert inverter(torch.empty(1, 31, 5, 9)).shape == (1, 3, 40, 72)
+
+
+@pytest.mark.parametrize("block_size", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("name", ["paper", "compact", "wide"])
+def test_blocks_of_cells_are_placed_at_their_centers(name: str, block_size: int) -> None:
+    representation = create_representation("hog", variant="dalal-triggs", block_size=block_size)
+    config = preset(representation.spec, name)
+    assert not isinstance(config, SingleStreamConfig)
+    center = (config.margin[0] + 0.5) * 8  # of the output of the network for the first block
+    assert 0 <= 8 * block_size / 2 - center < 8 / 2 + (block_size % 2 == 0)
+    assert block_size % 2 == 0 or center == 8 * block_size / 2
+    with torch.device("meta"):
+        inverter = Inverter(representation.spec, config)
+    for size in ((256, 256), (227, 253), (64, 90)):
+        cells = representation.feature_size(*size)
+        assert inverter.covered(*cells) == representation.image_size(*cells)
+        features = torch.empty(1, representation.spec.channels, *cells, device="meta")
+        assert inverter(features, size=size).shape == (1, 3, *size)
+    assert inverter.covered(*representation.feature_size(256, 256)) == (256, 256), "training needs whole images"
+
+
+def test_a_preset_by_name_is_that_of_the_default_parameters() -> None:
+    assert preset("hog", "paper") == preset(SPEC, "paper") == TwoStreamConfig()
+    assert preset("hog", "compact") == preset(SPEC, "compact") == UShapedConfig()
+    with pytest.raises(ValueError, match=r"'narrow' for hog; known are paper, compact, wide"):
+        preset(SPEC, "narrow")
 
 
 def test_compact_fits_on_disk() -> None:

@@ -29,6 +29,9 @@ from preimage.store import FeatureStore
 CASES = [
     create_representation("hog"),
     create_representation("hog", cell_size=5, color="strongest"),
+    create_representation("hog", variant="dalal-triggs"),
+    create_representation("hog", variant="dalal-triggs", cell_size=6, orientations=7, block_size=2, block_norm="L1"),
+    create_representation("hog", variant="dalal-triggs", cell_size=11, block_size=1, transform_sqrt=True),
     create_representation("lbp"),
     create_representation("lbp", cell_size=7),
     create_representation("dense-sift"),
@@ -56,6 +59,28 @@ def test_a_spec_says_everything(case: Representation) -> None:
     assert hash(case) == hash(representation_from_spec(case.spec))
 
 
+def test_the_spec_of_cells_has_no_parameters_of_blocks() -> None:
+    """Specs of stores and inverters from before there were blocks stay equal."""
+    assert create_representation("hog").spec == Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 8, "color": "luma"})
+    blocks = create_representation("hog", variant="dalal-triggs", block_size=2, orientations=8).spec
+    assert (blocks.channels, blocks.stride) == (32, 8)
+    wrong = Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 8, "color": "luma", "orientations": 9})
+    with pytest.raises(ValueError, match="orientations"):
+        representation_from_spec(wrong)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"color": "strongest"}, {"variant": "dalal-triggs"}])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_hog_of_decoded_images(parameters: dict[str, str], dtype: str) -> None:
+    case = create_representation("hog", **parameters)
+    image = photographs()["astronaut"][None, :60, 7:90]
+    features = np.full((1, case.spec.channels, *(case.feature_size(60, 83) or ())), np.nan, dtype)
+    case.compute_into(image, features, threads=1)
+    assert (features == case(image.transpose(0, 3, 1, 2)).astype(dtype)).all()
+    with pytest.raises(ValueError, match="3"):
+        case.compute_into(image[:, :3], features, threads=1)
+
+
 @pytest.mark.parametrize("case", CASES, ids=_name)
 def test_every_channel_has_a_name(case: Representation) -> None:
     assert len(set(case.channel_names)) == case.spec.channels
@@ -65,6 +90,7 @@ def test_every_channel_has_a_name(case: Representation) -> None:
     ("name", "strongest"),
     [
         ("hog", ["gradient 0°", "gradient 80°"]),
+        ("hog dalal-triggs", ["gradient 10°", "gradient 90°"]),
         ("lbp", ["3 brighter neighbors from 315°", "3 brighter neighbors from 45°"]),
         ("dense-sift", ["0°", "90°"]),
     ],
@@ -72,7 +98,8 @@ def test_every_channel_has_a_name(case: Representation) -> None:
 def test_channel_names_agree_with_gradients(name: str, strongest: list[str]) -> None:
     """Brightness that rises to the right, and downwards; HOG has no direction of 90°."""
     ramp = np.broadcast_to(np.arange(64, dtype=np.uint8) * 3, (3, 64, 64))
-    case = create_representation(name)
+    name, _, variant = name.partition(" ")
+    case = create_representation(name, **({"variant": variant} if variant else {}))
     for image, direction in ((ramp, strongest[0]), (ramp.transpose(0, 2, 1), strongest[1])):
         features = case(torch.from_numpy(image.copy())[None])[0].mean(dim=(1, 2))
         assert direction in case.channel_names[int(features.argmax())]
@@ -96,6 +123,8 @@ def test_sizes_agree_with_what_is_computed(case: Representation, size: tuple[int
 @pytest.mark.parametrize(
     ("name", "parameters", "size", "words"),
     [
+        ("hog", {"variant": "dalal-triggs"}, (40, 23), r"40×23 pixels.*3×3 HOG cells of 8.*24"),
+        ("hog", {"variant": "dalal-triggs", "block_size": 2}, (15, 40), r"15×40 pixels.*2×2.*16"),
         ("lbp", {}, (15, 40), r"15×40 pixels.*LBP.*16.*16"),
         ("dense-sift", {}, (40, 12), r"sides.*13"),
         ("dense-sift", {"bin_size": 1}, (3, 40), r"sides.*4"),
@@ -111,6 +140,12 @@ def test_small_images_are_refused_with_the_least_size(
 @pytest.mark.parametrize(
     ("name", "parameters", "words"),
     [
+        ("hog", {"orientations": 6}, r"orientations.*9 for variant vlfeat-uoctti, got 6.*dalal-triggs"),
+        ("hog", {"transform_sqrt": True}, r"transform_sqrt.*False.*True"),
+        ("hog", {"variant": "dalal-triggs", "block_size": 0}, r"block_size.*at least 1.*0"),
+        ("hog", {"variant": "dalal-triggs", "orientations": 9.0}, r"orientations.*integer.*9.0"),
+        ("hog", {"variant": "dalal-triggs", "block_norm": "l2"}, r"L1, L1-sqrt, L2, L2-Hys.*'l2'"),
+        ("hog", {"variant": "dalal-triggs", "transform_sqrt": 1}, r"transform_sqrt.*True or False.*1"),
         ("lbp", {"cell_size": 0}, r"cell_size.*at least 1.*0"),
         ("lbp", {"cell_size": True}, "True"),
         ("lbp", {"variant": "scikit-image"}, "vlfeat-uniform"),

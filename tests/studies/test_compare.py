@@ -350,6 +350,11 @@ def test_images_without_features_have_no_feature_error(photos: list[Path], tmp_p
         (["autoencoder"], {}, "autoencoder needs the folder of a training run"),
         (["other=nowhere"], {}, "method other: nowhere: neither a folder"),
         (["dictionary"], {"representation": "lbp"}, "method dictionary: inverts hog only, not lbp"),
+        (
+            ["dictionary"],
+            {"representation": create_representation("hog", variant="dalal-triggs")},
+            "method dictionary: .*vlfeat-uoctti, got hog dalal-triggs",
+        ),
         (["patches"], {"representation": "hog"}, "method patches: inverts sift only, not hog"),
         (["mean"], {"inverter": "hog-compact"}, "the method ours is not among.*mean"),
         (["ours"], {"database": "absent"}, "database.*no method learns.*ours"),

@@ -12,7 +12,7 @@ import torch
 import preimage
 from conftest import photographs
 from preimage.representations import create_representation
-from preimage.viz.glyphs import hog_glyphs, keypoint_grid, lbp_map, sift_glyphs, sift_keypoints
+from preimage.viz.glyphs import hog_block_glyphs, hog_glyphs, keypoint_grid, lbp_map, sift_glyphs, sift_keypoints
 
 
 def _one_cell(channel: int, cell_pixels: int = 32) -> np.ndarray:
@@ -34,6 +34,33 @@ def test_a_stroke_stands_perpendicular_to_its_gradient(channel: int) -> None:
     expected = (channel % 9 * 20 + 90) % 180
     difference = abs(_stroke_angle(_one_cell(channel)) - expected)
     assert min(difference, 180 - difference) < 1.5
+
+
+@pytest.mark.parametrize(("orientations", "block_size"), [(9, 3), (4, 2), (7, 1)])
+def test_a_stroke_of_a_block_is_perpendicular_and_in_its_cell(orientations: int, block_size: int) -> None:
+    for channel in range(0, orientations * block_size**2, 3):
+        cell, orientation = divmod(channel, orientations)
+        row, column = divmod(cell, block_size)
+        features = np.zeros((orientations * block_size**2, 1, 2), np.float32)
+        features[channel, 0, 1] = 0.4
+        picture = hog_block_glyphs(features, block_size, 32, full_scale=1)[:, :, 0].astype(float)
+        assert picture.shape == (32 * block_size, 32 * (block_size + 1))
+        place = np.s_[32 * row : 32 * row + 32, 32 * column + 32 : 32 * column + 64]
+        assert picture[place].sum() == picture.sum() > 0
+        difference = abs(_stroke_angle(picture[place]) - ((orientation + 0.5) * 180 / orientations + 90) % 180)
+        assert min(difference, 180 - difference) < 1.5
+
+
+def test_a_cell_of_several_blocks_is_their_mean() -> None:
+    image = np.zeros((64, 64), np.float32)
+    image[:, 36:] = 1  # a vertical edge in the fifth column of cells
+    features = preimage.hog(image, variant="dalal-triggs", block_size=2)
+    picture = hog_block_glyphs(features, 2, 16, full_scale=1)[:, :, 0].astype(float)
+    assert picture.shape == (8 * 16, 8 * 16)
+    assert picture[:, 64:80].sum() == picture.sum()
+    assert abs(_stroke_angle(picture[48:64, 64:80]) - 90) < 12
+    # The edge votes for one orientation, in the left or the right column of the blocks that contain it.
+    assert picture[48:64, 64:80].max() / 255 == pytest.approx(features.max(), abs=0.02)
 
 
 def test_an_edge_is_drawn_along_itself() -> None:
@@ -61,6 +88,9 @@ def test_glyphs_survive_non_finite_features_and_refuse_other_shapes() -> None:
     assert hog_glyphs(features, 8).max() == 0
     with pytest.raises(ValueError, match=r"\(31, h, w\).*\(30, 2, 3\)"):
         hog_glyphs(features[:30])
+    assert hog_block_glyphs(np.full((36, 2, 3), np.nan, np.float32), 2, 8).shape == (24, 32, 3)
+    with pytest.raises(ValueError, match=r"block_size of 2.*\(31, 2, 3\)"):
+        hog_block_glyphs(features, 2)
     with pytest.raises(ValueError, match=r"cell_pixels.*4.*2"):
         hog_glyphs(features, 2)
 

@@ -72,7 +72,7 @@ class PairedDictionary(Baseline):
         penalty: float = PENALTY,
         device: str | torch.device = "auto",
     ) -> None:
-        _check_is_hog(spec)
+        check_is_hog(spec)
         assert spec.stride is not None
         side = CELLS * spec.stride
         atoms = len(hog_atoms)
@@ -127,7 +127,7 @@ class PairedDictionary(Baseline):
         if isinstance(representation, str):
             representation = create_representation(representation)
         spec = representation.spec
-        _check_is_hog(spec)
+        check_is_hog(spec)
         for name, value in (("atoms", atoms), ("patches", patches), ("size", size)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -271,9 +271,10 @@ def _total_weight(weight: torch.Tensor, cells: int, cell: int) -> torch.Tensor:
     return F.conv_transpose1d(ones, weight[None, None], stride=cell)[0, 0]
 
 
-def _check_is_hog(spec: Spec) -> None:
-    if spec.representation != "hog" or spec.stride is None:
-        raise ValueError(f"a paired dictionary inverts hog, got {spec.representation}")
+def check_is_hog(spec: Spec) -> None:
+    """Raise ``ValueError`` unless these are the features of cells that a paired dictionary inverts."""
+    if spec.representation != "hog" or spec.variant != "vlfeat-uoctti" or spec.stride is None:
+        raise ValueError(f"a paired dictionary inverts hog vlfeat-uoctti, got {spec.representation} {spec.variant}")
 
 
 def _check_penalty(penalty: float) -> None:

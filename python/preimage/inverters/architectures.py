@@ -46,13 +46,17 @@ class TwoStreamConfig:
 
     The stream ``context`` reduces the resolution to 1/8 and back, and so determines absolute brightness; the stream
     ``detail`` keeps the resolution. Their concatenation is the input of ``joint``, which returns the image. The layers
-    are in the notation of `preimage.inverters.layers.Layer`.
+    are in the notation of `preimage.inverters.layers.Layer`. The margin is that of `UShapedConfig`.
     """
 
     architecture: ClassVar[str] = "two-stream"
     context: tuple[str, ...] = ("c5/2 256", "c5/2 512", "c3/2 1024", "up 512", "up 256", "up 128")
     detail: tuple[str, ...] = ("c5/1 128", "c3/1 128")
     joint: tuple[str, ...] = ("c3/1 256", "c3/1 128", "up 64", "up 32", "up 3")
+    margin: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        _check_margin(self.margin)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,13 +115,17 @@ class UShapedConfig:
             )
         if max((*self.blocks_down, *self.blocks_up)) > _MOST_BLOCKS:
             raise ValueError(f"at most {_MOST_BLOCKS} blocks at a size, got {self.blocks_down} and {self.blocks_up}")
-        if len(self.margin) != 2 or min(self.margin) < 0:
-            raise ValueError(f"margin must be the cells (before, after) the features, both >= 0, got {self.margin}")
+        _check_margin(self.margin)
         if self.splat_levels < 0 or (self.splat_levels and (not self.entry or doublings(self.entry))):
             raise ValueError(
                 "splat_levels above 0 needs an entry without up-convolutions, got "
                 f"{self.splat_levels} and the entry {self.entry}"
             )
+
+
+def _check_margin(margin: tuple[int, int]) -> None:
+    if len(margin) != 2 or min(margin) < 0:
+        raise ValueError(f"margin must be the cells (before, after) the features, both >= 0, got {margin}")
 
 
 ArchitectureConfig = TwoStreamConfig | SingleStreamConfig | UShapedConfig
@@ -164,6 +172,7 @@ class TwoStream(Architecture):
         super().__init__()
         context, detail = (out_channels(in_channels, layers) for layers in (config.context, config.detail))
         self.encoded_channels = context + detail
+        self.margin = config.margin
         self.multiple = 2 ** halvings(config.context)
         self.stride = 2 ** doublings(config.joint)
         self.context = chain(in_channels, config.context)

@@ -63,7 +63,7 @@ def plan(
             "budget are for 'auto'"
         )
     if has_preset:
-        config = preset(spec.representation, name)
+        config = preset(spec, name)
         return Plan(config, _center_region(spec, config, cells, image_size))
     if cells is not None and cells[0] != cells[1]:
         raise ValueError(f"features must be square maps for {name!r}, got {cells[0]}×{cells[1]} cells")

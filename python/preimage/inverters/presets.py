@@ -9,6 +9,7 @@ import dataclasses
 
 from preimage.inverters.architectures import ArchitectureConfig, UShapedConfig, config_from_preset
 from preimage.representations.registry import class_of
+from preimage.spec import Spec
 
 _WIDER = 1.5
 
@@ -18,8 +19,11 @@ def preset_names(representation: str) -> list[str]:
     return list(_presets(representation))
 
 
-def preset(representation: str, name: str) -> ArchitectureConfig:
+def preset(representation: str | Spec, name: str) -> ArchitectureConfig:
     """Return the network of a preset, for example ``preset("hog", "paper")``.
+
+    The network may depend on the parameters of the representation: it is that for the spec of the features, or, if only
+    the name of the representation is given, for the default parameters.
 
     If ``"compact"`` is U-shaped, there is also ``"wide"``: the same network with one and a half times as many channels,
     8.6 to 8.8 million parameters.
@@ -28,15 +32,20 @@ def preset(representation: str, name: str) -> ArchitectureConfig:
         ValueError: No such representation or preset; the message lists the known presets.
     """
     presets = _presets(representation)
+    called = representation.representation if isinstance(representation, Spec) else representation
     if not presets:
-        raise ValueError(f"no presets for {representation!r}: use 'auto'")
+        raise ValueError(f"no presets for {called!r}: use 'auto'")
     if name not in presets:
-        raise ValueError(f"no preset {name!r} for {representation}; known are {', '.join(presets)}")
+        raise ValueError(f"no preset {name!r} for {called}; known are {', '.join(presets)}")
     return presets[name]
 
 
-def _presets(representation: str) -> dict[str, ArchitectureConfig]:
-    presets = {name: config_from_preset(fields) for name, fields in class_of(representation).presets.items()}
+def _presets(representation: str | Spec) -> dict[str, ArchitectureConfig]:
+    if isinstance(representation, Spec):
+        given = class_of(representation.representation).presets_of(representation)
+    else:
+        given = class_of(representation).presets
+    presets = {name: config_from_preset(fields) for name, fields in given.items()}
     compact = presets.get("compact")
     if isinstance(compact, UShapedConfig):
         widths, head = (tuple(round(width * _WIDER) for width in sizes) for sizes in (compact.widths, compact.head))

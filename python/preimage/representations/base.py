@@ -53,7 +53,7 @@ class Representation(abc.ABC):
         summary: One sentence for lists.
         channel_names: Names of the channels, in order; empty where they have no names.
         presets: Networks that invert the features, by preset name, in the form of ``"network"`` in an inverter's
-            ``config.json``; fields that are left out have the architecture's defaults.
+            ``config.json``; fields that are left out have the architecture's defaults. See `presets_of`.
         drawing: Noun phrase that describes the result of `draw`; empty if the features cannot be drawn.
         keeps_color: Whether the colors of an image can be recovered from its features.
         in_workers: Whether training extracts features in the threads that prepare batches, see `for_training`, because
@@ -91,6 +91,11 @@ class Representation(abc.ABC):
         given = {**values, "variant": variant}
         check_names(cls.name, given, [known.name for known in cls.parameters()])
         return cls(**given)
+
+    @classmethod
+    def presets_of(cls, spec: Spec) -> Presets:
+        """Return `presets` for the features of a spec, on which the networks may depend; by default they do not."""
+        return cls.presets
 
     @classmethod
     def draw(

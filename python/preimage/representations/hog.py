@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from preimage.ops._images import Images
 from preimage.ops._output_sizes import cell_count
 from preimage.ops.hog import COLORS, VARIANTS, hog, hog_into
+from preimage.ops.hog_dalal_triggs import BLOCK_NORMS
 from preimage.representations.base import Presets, decoded, parameter
 from preimage.representations.cells import CellRepresentation
 from preimage.representations.registry import register
@@ -17,15 +19,23 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+DALAL_TRIGGS = "dalal-triggs"
+# Parameters of this variant, which the spec of the other variant does not contain.
+_OF_BLOCKS = ("orientations", "block_size", "block_norm", "transform_sqrt")
+
 
 @register
 @dataclasses.dataclass(frozen=True)
 class Hog(CellRepresentation):
-    """Histograms of oriented gradients, see `preimage.hog`."""
+    """Histograms of oriented gradients, see `preimage.hog`.
+
+    The variant ``dalal-triggs`` has a feature vector for each block of cells. Blocks overlap, and the first one is in
+    the image's upper left corner.
+    """
 
     name = "hog"
     title = "HOG"
-    summary = "Histograms of oriented gradients in square cells (VLFeat's vl_hog)."
+    summary = "Histograms of oriented gradients in square cells (VLFeat's vl_hog, or scikit-image's hog)."
     channels = 31
     channel_names = (
         *(f"gradient {20 * k}°" for k in range(18)),
@@ -39,36 +49,130 @@ class Hog(CellRepresentation):
     presets: ClassVar[Presets] = {"paper": {"architecture": "two-stream"}, "compact": {"architecture": "u-shaped"}}
 
     cell_size: int = parameter(8, "Side of a cell in pixels.")
-    variant: str = parameter("vlfeat-uoctti", "Definition of the features: vlfeat-uoctti.")
+    variant: str = parameter("vlfeat-uoctti", "Definition: vlfeat-uoctti, or dalal-triggs (scikit-image's).")
     color: str = parameter("luma", "Gradient of a color image: of its luma, or of its strongest channel (strongest).")
+    orientations: int = parameter(9, "Undirected orientations of gradients; for dalal-triggs.")
+    block_size: int = parameter(3, "Side of a block in cells; for dalal-triggs.")
+    block_norm: str = parameter("L2-Hys", "Normalization of a block: L1, L1-sqrt, L2 or L2-Hys; for dalal-triggs.")
+    transform_sqrt: bool = parameter(False, "Whether to take the square root of pixels first; for dalal-triggs.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.color not in COLORS:
             raise ValueError(f"color must be luma or strongest, got {self.color!r}")
+        for name in ("orientations", "block_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        if self.block_norm not in BLOCK_NORMS:
+            raise ValueError(f"block_norm must be one of {', '.join(BLOCK_NORMS)}, got {self.block_norm!r}")
+        if not isinstance(self.transform_sqrt, bool):
+            raise ValueError(f"transform_sqrt must be True or False, got {self.transform_sqrt!r}")
+        if self.has_blocks:
+            of_blocks = {
+                "channels": self.orientations * self.block_size**2,
+                "channel_names": tuple(_block_channel_names(self.orientations, self.block_size)),
+            }
+            for name, value in of_blocks.items():
+                object.__setattr__(self, name, value)
+            return
+        for field in dataclasses.fields(self):
+            if field.name in _OF_BLOCKS and (value := getattr(self, field.name)) != field.default:
+                raise ValueError(
+                    f"{field.name} must be {field.default!r} for variant {self.variant}, got {value!r}: it is a "
+                    f"parameter of variant {DALAL_TRIGGS}"
+                )
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether a feature vector is that of a block of cells, not of a cell."""
+        return self.variant == DALAL_TRIGGS
+
+    @property
+    def spec(self) -> Spec:
+        spec = super().spec
+        if self.has_blocks:
+            return spec
+        parameters = {name: value for name, value in spec.parameters.items() if name not in _OF_BLOCKS}
+        return dataclasses.replace(spec, parameters=parameters)
+
+    @classmethod
+    def presets_of(cls, spec: Spec) -> Presets:
+        block = _block_size(spec)
+        if block is None:
+            return cls.presets
+        # The first block's center is at block / 2 cells, so that maps are extended to all cells of the image. With an
+        # even number of cells the network learns to move them by the remaining half cell.
+        before = (block - 1) // 2
+        return {name: {**fields, "margin": [before, block - 1 - before]} for name, fields in cls.presets.items()}
 
     def __call__(self, images: Images) -> Images:
-        return hog(images, cell_size=self.cell_size, variant=self.variant, color=self.color)
+        return hog(images, **self._settings())
 
     def compute_into(self, images: npt.NDArray[np.uint8], features: npt.NDArray[Any], *, threads: int) -> None:
         planes = decoded(images)
         self.feature_size(*planes.shape[2:])
-        hog_into(planes, features, cell_size=self.cell_size, color=self.color, threads=threads)
+        if self.has_blocks:
+            features[...] = hog(planes, **self._settings())
+            return
+        hog_into(planes, features, threads=threads, cell_size=self.cell_size, color=self.color)
 
     def cell_count(self, pixels: int) -> int:
+        """Return the number of cells, or of blocks, along a side of the image."""
+        if self.has_blocks:
+            return max(0, pixels // self.cell_size - self.block_size + 1)
         return cell_count(pixels, self.cell_size)
+
+    def feature_size(self, height: int, width: int) -> tuple[int, int]:
+        if self.has_blocks and not (self.cell_count(height) and self.cell_count(width)):
+            raise ValueError(
+                f"an image of {height}×{width} pixels has no block of {self.block_size}×{self.block_size} HOG cells of "
+                f"{self.cell_size} pixels: both sides must be at least {self.block_size * self.cell_size}"
+            )
+        return super().feature_size(height, width)
+
+    def image_size(self, height: int, width: int) -> tuple[int, int]:
+        more = self.block_size - 1 if self.has_blocks else 0
+        return super().image_size(height + more, width + more)
 
     @classmethod
     def draw(
         cls, spec: Spec, features: npt.NDArray[Any], tile: int, image: npt.NDArray[Any] | None = None
     ) -> npt.NDArray[np.uint8]:
-        from preimage.viz.glyphs.hog import hog_glyphs
+        from preimage.viz.glyphs.hog import hog_block_glyphs, hog_glyphs
 
-        return hog_glyphs(features, max(6, round(tile / max(features.shape[1:]))))
+        block = _block_size(spec)
+        cells = max(features.shape[1:]) + (0 if block is None else block - 1)
+        pixels = max(6, round(tile / cells))
+        return hog_glyphs(features, pixels) if block is None else hog_block_glyphs(features, block, pixels)
 
     @classmethod
     def explain(cls, spec: Spec, shape: tuple[int, ...]) -> str:
+        block, side = _block_size(spec), f"{spec.stride} × {spec.stride} pixels"
+        if block is None:
+            return (
+                f"the strength of the edges in each direction in each cell of {side}: "
+                f"{shape[1]} × {shape[2]} cells of {shape[0]} numbers."
+            )
         return (
-            f"the strength of the edges in each direction in each cell of {spec.stride} × {spec.stride} pixels: "
-            f"{shape[1]} × {shape[2]} cells of {shape[0]} numbers."
+            f"the strength of the edges in {spec.parameters['orientations']} orientations in each cell of {side}, "
+            f"relative to its block of {block} × {block} cells: {shape[1]} × {shape[2]} overlapping blocks of "
+            f"{shape[0]} numbers."
         )
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the arguments of `preimage.hog`."""
+        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return settings if self.has_blocks else {name: settings[name] for name in settings if name not in _OF_BLOCKS}
+
+
+def _block_size(spec: Spec) -> int | None:
+    """Return the number of cells along a side of a block; ``None`` if features are those of cells."""
+    return int(spec.parameters["block_size"] or 1) if spec.variant == DALAL_TRIGGS else None
+
+
+def _block_channel_names(orientations: int, block_size: int) -> list[str]:
+    """Return the names of a block's channels; a direction is the middle of its bin."""
+    directions = [f"{180 * (k + 0.5) / orientations:g}°" for k in range(orientations)]
+    cells = itertools.product(range(block_size), repeat=2)
+    return [f"cell ({row}, {column}), gradient {direction}" for row, column in cells for direction in directions]

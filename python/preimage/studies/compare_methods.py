@@ -146,6 +146,10 @@ def _method(name: str, source: str, representation: Representation, seed: int, d
     """Return a method other than ``ours``; ``ValueError`` if it does not invert these features."""
     if name in _ONLY_FOR and representation.name != _ONLY_FOR[name]:
         raise ValueError(f"inverts {_ONLY_FOR[name]} only, not {representation.name}")
+    if name == "dictionary":
+        from preimage.baselines.dictionary import check_is_hog
+
+        check_is_hog(representation.spec)
     if name in _LEARNERS and not source:
         if name == "dictionary":
             find_optional("scikit-learn")  # raises an error before any image is read

@@ -36,9 +36,10 @@ PUBLISHED_NOTE = (
     "The published figures are of ImageNet's validation set, quoted from memory: Dosovitskiy & Brox (CVPR 2016). The "
     "images here are others, the paper's networks are larger, and they were trained on 1.3 million images."
 )
-_OTHER_WEIGHTS = ("torchvision",)  # variants that are other networks than the paper's CaffeNet
+# Variants that are other networks than the paper's CaffeNet, or other features of the same name.
+_OTHER_VARIANTS = ("torchvision", "dalal-triggs")
 
 
 def published(spec: Spec) -> Published | None:
     """Return the published errors of these features; ``None`` for features that are not in the paper."""
-    return None if spec.variant in _OTHER_WEIGHTS else PUBLISHED.get(spec.representation)
+    return None if spec.variant in _OTHER_VARIANTS else PUBLISHED.get(spec.representation)

@@ -74,6 +74,9 @@ def covered(spec: Spec, height: int, width: int) -> tuple[int, int]:
     bin_size = spec.parameters.get("bin_size")
     if spec.representation == "dense-sift" and isinstance(bin_size, int):
         return (height - 1) * spec.stride + 3 * bin_size + 1, (width - 1) * spec.stride + 3 * bin_size + 1
+    block_size = spec.parameters.get("block_size")
+    if spec.representation == "hog" and isinstance(block_size, int):
+        height, width = height + block_size - 1, width + block_size - 1
     return height * spec.stride, width * spec.stride
 
 
@@ -121,10 +124,15 @@ def skimage_hog_hint(spec: Spec, shape: Shape) -> str:
     last = shape[-1] if shape else 0
     if spec.representation != "hog" or not (len(shape) in (1, 2, 5) or last in (9, 36, 81)):
         return ""
+    if "block_size" in spec.parameters:
+        return (
+            ". This looks like HOG of scikit-image: the array that it returns with feature_vector=False is "
+            "array.reshape(h, w, -1).transpose(2, 0, 1) here"
+        )
     return (
         ". This looks like HOG of scikit-image, which is another function (no directed channels, another "
-        "normalization; correlation about 0.6 at equal parameters) and cannot be inverted as VLFeat's HOG: recompute "
-        "the features with preimage.hog"
+        "normalization; correlation about 0.6 at equal parameters) and cannot be inverted as VLFeat's HOG: give "
+        "variant=dalal-triggs, or recompute the features with preimage.hog"
     )
 
 
