@@ -11,6 +11,7 @@ import torch
 
 from preimage import baselines
 from preimage.baselines.base import Baseline, Progress
+from preimage.baselines.dictionary import check_is_hog
 from preimage.inverters.output_region import OutputRegion
 from preimage.io import ImageSource
 from preimage.optional import find_optional
@@ -147,8 +148,6 @@ def _method(name: str, source: str, representation: Representation, seed: int, d
     if name in _ONLY_FOR and representation.name != _ONLY_FOR[name]:
         raise ValueError(f"inverts {_ONLY_FOR[name]} only, not {representation.name}")
     if name == "dictionary":
-        from preimage.baselines.dictionary import check_is_hog
-
         check_is_hog(representation.spec)
     if name in _LEARNERS and not source:
         if name == "dictionary":

@@ -118,10 +118,8 @@ def _blocks(
     }
     if len(planes) == 2:
         planes = planes[[0, 1, 1]]  # of equal channels, the first one counts
-    if len(planes) in (1, 3):
-        features = preimage_hog(planes, **settings)
-    else:
-        features = _of_many_channels(planes, settings)
+    compute = preimage_hog if len(planes) in (1, 3) else _hog_of_many_channels
+    features = compute(planes, **settings)
     return features.reshape(*block, orientations, *features.shape[1:]).transpose(3, 4, 0, 1, 2)
 
 
@@ -142,12 +140,11 @@ def _histograms(planes: Array, orientations: int, cell: tuple[int, int], transfo
     return np.ldexp(shares * _EPSILON / (1 - shares.sum(axis=2, keepdims=True)), -exponent)
 
 
-def _of_many_channels(planes: Array, settings: dict[str, Any]) -> Array:
+def _hog_of_many_channels(planes: Array, *, variant: str, **settings: Any) -> Array:
     """Return `preimage.hog` of an image with any number of channels, which only the reference takes."""
     import torch
 
     from preimage.reference.hog_dalal_triggs import hog_dalal_triggs
 
-    parameters = {name: value for name, value in settings.items() if name != "variant"}
-    features: Array = hog_dalal_triggs(torch.from_numpy(planes.copy())[None], **parameters)[0].numpy()
+    features: Array = hog_dalal_triggs(torch.from_numpy(planes.copy())[None], **settings)[0].numpy()
     return features
