@@ -72,7 +72,7 @@ def train(
         str | None,
         typer.Option(
             metavar="INVERTER",
-            help="Inverter to start from, of the same features or their first channels (sift, for sift with color).",
+            help="Inverter to start from, of the same features, their first channels, or (with --preset) another variant.",
             autocompletion=complete_inverter,
         ),
     ] = None,
