@@ -74,7 +74,7 @@ def hog(
         )
     if transform_sqrt and planes.dtype.kind == "f" and (planes < 0).any():
         warnings.warn("invalid value encountered in sqrt", RuntimeWarning, stacklevel=2)  # NumPy's
-    blocks = _blocks(planes, bins, cell, block, block_norm, transform_sqrt).astype(dtype)
+    blocks = _blocks(planes, bins, cell, block, block_norm, transform_sqrt).astype(dtype, order="C")
     features = blocks.ravel() if feature_vector else blocks
     if not visualize:
         return features
@@ -86,7 +86,7 @@ def _as_supported(image: Array) -> tuple[Array, npt.DTypeLike]:
     """Return the image in a dtype that `preimage.hog` takes, and the dtype of scikit-image's result."""
     if image.dtype.kind == "c":
         raise ValueError(f"image must not be complex, got {image.dtype}")
-    if image.dtype in (np.float16, np.float32):
+    if image.dtype.type in (np.float16, np.float32):
         return image.astype(np.float32, copy=False), np.float32
     return image if image.dtype == np.uint8 else image.astype(np.float64, copy=False), np.float64
 
