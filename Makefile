@@ -64,6 +64,7 @@ readme:
 bench: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/bench_descriptors.py
 	$(BIN)/python benchmarks/plot_descriptors.py
+	$(BIN)/python benchmarks/bench_hog_skimage.py
 	$(BIN)/python benchmarks/bench_upconv.py
 	$(BIN)/python benchmarks/bench_training.py
 	$(BIN)/python benchmarks/bench_distributed.py

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import skimage.feature
 import torch
 
 import preimage
@@ -52,6 +54,24 @@ def batches(network: preimage.Network, images: torch.Tensor, names: list[str]) -
     with torch.inference_mode():
         for part in images.split(20):
             yield network.layers(part, names)
+
+
+def test_digits_are_recognized_as_with_scikit_image(
+    examples_importable: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script for scikit-image's hog, of which only the import has been changed."""
+    pytest.importorskip("sklearn")
+    script = importlib.import_module("hog_digits")
+    accuracy, confusion = script.main()
+    printed = capsys.readouterr().out
+    assert accuracy > 0.95 and int(confusion.sum()) == 450
+    monkeypatch.setattr(script, "hog", skimage.feature.hog)
+    original_accuracy, original_confusion = script.main()
+    assert (accuracy, confusion.tolist()) == (original_accuracy, original_confusion.tolist())
+    assert printed == capsys.readouterr().out
+    assert re.findall(r"^from.*import hog\b.*", Path(str(script.__file__)).read_text(), re.MULTILINE) == [
+        "from preimage.compat.skimage.feature import hog  # instead of: from skimage.feature import hog"
+    ]
 
 
 def test_googlenet_is_the_network_that_it_claims(

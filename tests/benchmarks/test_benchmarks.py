@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import skimage.feature
 import torch
 
 import preimage
@@ -106,6 +107,24 @@ def test_descriptors(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert {row["descriptor"] for row in read(tmp_path / "keypoints-cpu.csv")} == {"sift", "sift_grid"}
     else:
         assert ("hog", "plain torch gray f32") in timed
+
+
+def test_hog_of_scikit_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import bench_hog_skimage as bench  # noqa: PLC0415
+
+    chosen = {name: value for name, value in bench.options().items() if name.startswith(("visualize", "block_norm=L2"))}
+    monkeypatch.setattr(bench, "options", lambda: chosen)
+    monkeypatch.setattr(bench, "SIDES", (32,))
+    monkeypatch.setattr(bench, "photographs_of", lambda folder, count: [bench.skimage.data.astronaut()[:70, 150:221]])
+    assert bench.main(["--quick", "-o", str(tmp_path)]) == 0
+    exact, speed = (read(tmp_path / f"hog-skimage-{name}-cpu.csv") for name in ("exactness", "speed"))
+    assert {row["images"] for row in exact} == {"1 photographs", "3 odd sizes"}
+    assert all(0 <= float(row["max_difference"]) <= 1e-6 and int(row["count"]) > 0 for row in exact)
+    assert {row["threads"] for row in speed} == {"1", "2"} and all(float(row["ratio"]) > 0 for row in speed)
+    original = skimage.feature.hog
+    monkeypatch.setattr(bench.feature, "hog", lambda *image, **settings: 1.01 * original(*image, **settings))
+    monkeypatch.setattr(bench, "options", lambda: {"block_norm=L2-Hys": chosen["block_norm=L2-Hys"]})
+    assert bench.main(["--quick", "-o", str(tmp_path / "wrong")]) == 1
 
 
 @pytest.mark.parametrize("device", ["cpu", "rehearsal"])

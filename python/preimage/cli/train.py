@@ -72,7 +72,7 @@ def train(
         str | None,
         typer.Option(
             metavar="INVERTER",
-            help="Inverter to start from, of the same features, their first channels, or (with --preset) another variant.",
+            help="Inverter to start from: of the same features, their first channels, or (with --preset) a variant.",
             autocompletion=complete_inverter,
         ),
     ] = None,
