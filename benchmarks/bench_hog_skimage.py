@@ -117,7 +117,10 @@ def odd_sizes(photographs: Sequence[np.ndarray], count: int) -> Iterator[np.ndar
         image = photographs[index % len(photographs)]
         height, width = (int(random.integers(12, (side - 1) // 2 + 1)) * 2 + 1 for side in image.shape[:2])
         height, width = min(height, image.shape[0]), min(width, image.shape[1])
-        top, left = (int(random.integers(0, whole - part + 1)) for whole, part in zip(image.shape[:2], (height, width), strict=True))
+        top, left = (
+            int(random.integers(0, whole - part + 1))
+            for whole, part in zip(image.shape[:2], (height, width), strict=True)
+        )
         yield image[top : top + height, left : left + width]
 
 

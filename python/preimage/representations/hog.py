@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from preimage.ops._images import Images
 from preimage.ops._output_sizes import cell_count
 from preimage.ops.hog import COLORS, VARIANTS, hog, hog_into
-from preimage.ops.hog_dalal_triggs import BLOCK_NORMS
+from preimage.ops.hog_dalal_triggs import BLOCK_NORMS, BlockOptions, dalal_triggs_into
 from preimage.representations.base import Presets, decoded, parameter
 from preimage.representations.cells import CellRepresentation
 from preimage.representations.registry import register
@@ -113,7 +113,9 @@ class Hog(CellRepresentation):
         planes = decoded(images)
         self.feature_size(*planes.shape[2:])
         if self.has_blocks:
-            features[...] = hog(planes, **self._settings())
+            size, block = (self.cell_size,) * 2, (self.block_size,) * 2
+            options = BlockOptions(size, self.color, self.orientations, block, self.block_norm, self.transform_sqrt)
+            dalal_triggs_into(planes, features, options, threads=threads)
             return
         hog_into(planes, features, threads=threads, cell_size=self.cell_size, color=self.color)
 
