@@ -247,25 +247,6 @@ def test_starts_from_an_inverter_with_another_network(photo_folder: Path, tmp_pa
             training.run(dataclasses.replace(config, output=str(tmp_path / "other"), **changes))
 
 
-def test_starts_from_an_inverter_of_another_variant(photo_folder: Path, tmp_path: Path) -> None:
-    """All weights are copied but those of the layer that reads the features."""
-    first = training.run(small_config(photo_folder, tmp_path / "first", steps=1, save_every=1))
-    parameters = {"variant": "dalal-triggs", "block_size": 2}
-    config = small_config(
-        photo_folder, tmp_path / "run", parameters=parameters, init=str(first.folder), steps=1, lr=1e-9, ema_decay=0.0
-    )
-    assert training.run(config).steps == 1
-    old, new = Inverter.load(first.folder).state_dict(), Inverter.load(tmp_path / "run").state_dict()
-    changed = {name for name in new if old[name].shape != new[name].shape or (old[name] - new[name]).abs().max() > 1e-6}
-    assert changed == {"feature_mean", "feature_deviation", "network.stem.conv.weight"}
-    assert new["network.stem.conv.weight"].std() > 0 and (new["feature_mean"] > 0).all()
-    with pytest.raises(ValueError, match=r"other features.*channels: 36 != 31.*variant"):
-        training.run(dataclasses.replace(config, output=str(tmp_path / "other"), preset=None))
-    with pytest.raises(ValueError, match=r"other features.*cell_size: 4 != 8"):
-        smaller = parameters | {"cell_size": 4}
-        training.run(dataclasses.replace(config, output=str(tmp_path / "other"), parameters=smaller))
-
-
 @pytest.mark.parametrize(
     ("changes", "preset"),
     [({}, "compact"), ({"init": "a"}, None), ({"init": "a", "budget": 10}, "compact"), ({"preset": "wide"}, "wide")],

@@ -72,7 +72,7 @@ def train(
         str | None,
         typer.Option(
             metavar="INVERTER",
-            help="Inverter to start from: of the same features, their first channels, or (with --preset) a variant.",
+            help="Inverter to start from, of the same features or their first channels (sift, for sift with color).",
             autocompletion=complete_inverter,
         ),
     ] = None,

@@ -1,10 +1,9 @@
-"""Start an inverter from one of other features: of their first channels, or of another variant."""
+"""Start an inverter of features with more channels from one of their first channels."""
 
 from __future__ import annotations
 
 import torch
 
-from preimage.inverters.architectures import ArchitectureConfig
 from preimage.inverters.inverter import Inverter
 from preimage.spec import Spec
 
@@ -31,36 +30,6 @@ def widened(inverter: Inverter, spec: Spec) -> Inverter:
         for name, value in wide.state_dict().items():
             value.copy_(_padded(name, state[name], value.shape, missing.get(name, 0.0)))
     return wide
-
-
-def transferred(inverter: Inverter, spec: Spec, config: ArchitectureConfig) -> Inverter:
-    """Return an inverter of other features with those weights of an inverter that fit.
-
-    Weights fit that have the same name and shape: if the networks differ only in the number of their input channels,
-    all but those of the layers that read the features. The others are initialized from torch's global random state. The
-    mean color is that of the inverter, the features' mean and deviation are 0 and 1. A sampler is left out.
-
-    Args:
-        inverter: Inverter of the other features.
-        spec: Spec of the features.
-        config: Network for them.
-
-    Raises:
-        ValueError: No weights fit.
-    """
-    made = Inverter(spec, config, inverter.training_notes)
-    given = inverter.state_dict()
-    fitting = {
-        name: value
-        for name, value in made.state_dict().items()
-        if not name.startswith("feature_") and name in given and given[name].shape == value.shape
-    }
-    if not any(name.startswith("network.") for name in fitting):
-        raise ValueError(f"no weights of the network for {inverter.spec.representation} fit the one for {spec.variant}")
-    with torch.no_grad():
-        for name, value in fitting.items():
-            value.copy_(given[name])
-    return made
 
 
 def _padded(name: str, value: torch.Tensor, shape: torch.Size, filling: float) -> torch.Tensor:

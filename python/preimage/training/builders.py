@@ -14,9 +14,8 @@ from preimage.inverters.layers import upconv_weights
 from preimage.inverters.plan import Plan, plan
 from preimage.inverters.precision import choose_dtype
 from preimage.inverters.sampler import Sampler, SamplerConfig
-from preimage.inverters.widening import transferred, widened
+from preimage.inverters.widening import widened
 from preimage.representations.registry import class_of
-from preimage.spec import Spec
 from preimage.training import checkpoint
 from preimage.training.config import TrainConfig
 from preimage.training.dataset import Dataset, are_probabilities
@@ -84,7 +83,7 @@ def build_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
         assert planned is not None  # only with an inverter to start from, no preset is the default
         model = Inverter(spec, planned.config, output_region=planned.output_region)
     else:
-        model = _initial(config, dataset, planned).train().requires_grad_()
+        model = _initial(config, dataset).train().requires_grad_()
         if planned not in (None, Plan(model.config, model.output_region)):
             raise ValueError(
                 f"{config.init} has another network or output region than preset {config.preset!r}: leave out preset, "
@@ -111,23 +110,14 @@ def build_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
     return model
 
 
-def _initial(config: TrainConfig, dataset: Dataset, planned: Plan | None) -> Inverter:
-    """Return the inverter `config.init`, adapted to the dataset's features if they are others.
-
-    It is widened if it inverts their first channels. If it inverts another variant, its weights are copied into the
-    network of the run's preset, where they fit.
-    """
+def _initial(config: TrainConfig, dataset: Dataset) -> Inverter:
+    """Return the inverter `config.init`, widened if it is one of the first channels of the dataset's features."""
     assert config.init is not None
     model, spec = Inverter.load(config.init), dataset.spec
     differences = spec.differences(model.spec)
     if not differences:
         return model
-    narrower = class_of(spec.representation).first_channels(spec)
-    if planned is not None and narrower is None and not config.sampler and _are_variants(model, spec):
-        changed = transferred(model, spec, planned.config)
-        set_further_statistics(changed, dataset, 0)
-        return changed
-    if model.spec != narrower:
+    if model.spec != class_of(spec.representation).first_channels(spec):
         raise ValueError(f"{config.init} inverts other features (requested != its own): {'; '.join(differences)}")
     if config.sampler:
         raise ValueError(
@@ -137,13 +127,6 @@ def _initial(config: TrainConfig, dataset: Dataset, planned: Plan | None) -> Inv
     wide = widened(model, spec)
     set_further_statistics(wide, dataset, model.spec.channels)
     return wide
-
-
-def _are_variants(model: Inverter, spec: Spec) -> bool:
-    """Return whether an inverter of whole images inverts another variant of features, of the same resolution."""
-    own = model.spec
-    same = (own.representation, own.stride) == (spec.representation, spec.stride)
-    return same and own.variant != spec.variant and model.output_region is None
 
 
 def _planned(config: TrainConfig, dataset: Dataset) -> Plan:

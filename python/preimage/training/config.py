@@ -53,8 +53,7 @@ class TrainConfig:
             network of that inverter, unless ``output_size`` or ``budget`` are given.
         init: Name or folder of an inverter of the same features, or of their first channels, whose network, weights and
             statistics to start from. Weights that read further channels start at zero, see
-            `preimage.inverters.widening`. If ``preset`` is given, it must be the same network. For features of another
-            variant, ``preset`` names the network that takes the weights that fit, and statistics are measured.
+            `preimage.inverters.widening`. If ``preset`` is given, it must be the same network.
         sampler: Whether to train the part of the inverter ``init`` that draws samples, instead of the inverter, which
             stays as it is; see `preimage.inverters.sampler` and `preimage.training.energy_score`.
         size: Side of the square training images in pixels. ``None`` takes the only size that the representation
