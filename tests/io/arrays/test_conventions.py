@@ -170,6 +170,20 @@ def test_hog_of_scikit_image_is_rejected_with_the_reason(tmp_path, shape, conven
         read_numpy_features(tmp_path / "f.npy", HOG, convention=convention)
 
 
+def test_hog_of_scikit_image_is_read_with_its_variant(tmp_path):
+    feature = pytest.importorskip("skimage.feature")
+    parameters = {"block_norm": "L2-Hys", "block_size": 3, "cell_size": 8, "color": "luma", "orientations": 9}
+    spec = Spec("hog", "dalal-triggs", 81, 8, parameters | {"transform_sqrt": False})
+    blocks = feature.hog(RNG.random((64, 72)), feature_vector=False)
+    np.save(tmp_path / "f.npy", blocks)
+    with pytest.raises(FileFormatError, match=r"f\.npy: .*\(81, h, w\).*HOG of scikit-image.*reshape\(h, w, -1\)"):
+        read_numpy_features(tmp_path / "f.npy", spec)
+    np.save(tmp_path / "f.npy", blocks.reshape(6, 7, -1).transpose(2, 0, 1))
+    features = read_numpy_features(tmp_path / "f.npy", spec)[0]
+    assert np.abs(features[:, 2, 3] - blocks[2, 3].ravel()).max() < HOG_TOLERANCE
+    assert conventions.covered(spec, 6, 7) == (64, 72)
+
+
 def test_computed_hog_of_scikit_image_is_rejected(tmp_path):
     feature = pytest.importorskip("skimage.feature")
     for vector in (False, True):
