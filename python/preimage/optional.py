@@ -45,7 +45,9 @@ OPTIONAL = {
         OptionalPackage("fsspec", ("fsspec",), "images at URLs", "pip install 'preimage[remote]'"),
         OptionalPackage("pyarrow", ("pyarrow.parquet",), "Parquet files", "pip install 'preimage[remote]'"),
         OptionalPackage("scikit-image", ("skimage",), "the demo's photographs", "pip install 'preimage[demo]'"),
-        OptionalPackage("scikit-learn", ("sklearn",), "paired dictionaries", "pip install 'preimage[baselines]'"),
+        OptionalPackage(
+            "scikit-learn", ("sklearn",), "transformers and paired dictionaries", "pip install 'preimage[sklearn]'"
+        ),
         OptionalPackage("torchmetrics", ("torchmetrics.image",), "LPIPS values", "pip install 'preimage[lpips]'"),
         OptionalPackage(
             "torchvision",

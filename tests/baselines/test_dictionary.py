@@ -240,5 +240,5 @@ def test_values_out_of_range_are_errors(values: dict[str, float], problem: str) 
 def test_without_scikit_learn_the_error_names_the_extra(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "sklearn"]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=r"preimage\[baselines\]"):
+    with pytest.raises(ImportError, match=r"preimage\[sklearn\]"):
         PairedDictionary.learn(photo_folder, atoms=2, patches=20, size=48)
