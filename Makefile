@@ -54,11 +54,11 @@ lint: $(VENV)/test.stamp
 docs: $(VENV)/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# The code blocks of the README and of docs/, in a new environment with what the README installs.
+# The code blocks of the README and of docs/, in a new environment with what the README installs, and scikit-learn.
 readme:
 	rm -rf build/readme-venv
 	$(PYTHON) -m venv build/readme-venv
-	build/readme-venv/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt $(LOCAL) '.[demo]'
+	build/readme-venv/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt $(LOCAL) '.[demo,sklearn]'
 	build/readme-venv/bin/python tests/helpers/run_code_blocks.py README.md docs/*.md
 
 bench: $(VENV)/bench.stamp
@@ -70,6 +70,7 @@ bench: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/bench_distributed.py
 	$(BIN)/python benchmarks/bench_extraction.py
 	$(BIN)/python benchmarks/bench_commands.py
+	$(BIN)/python benchmarks/bench_sklearn.py
 	$(BIN)/python benchmarks/bench_scale.py
 	$(BIN)/python benchmarks/bench_cluster.py
 

@@ -29,7 +29,7 @@ Runner = Callable[[], object]
 Cell = str | int | float | None
 
 RESULTS = Path(__file__).resolve().parent / "results"
-PACKAGES = ("opencv-python", "opencv-python-headless", "scikit-image", "kornia", "ray", "triton")
+PACKAGES = ("opencv-python", "opencv-python-headless", "scikit-image", "scikit-learn", "kornia", "ray", "triton")
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # those in color that come with scikit-image
 
 

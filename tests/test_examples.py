@@ -115,6 +115,12 @@ def test_squeezenet_is_the_network_that_it_claims(
     assert shapes == {"fire4": (256, 55, 55), "fire8": (512, 27, 27), "fire9": (512, 13, 13), "scores": (1000,)}
 
 
+def test_digits_are_classified_with_both_libraries(examples_importable: None) -> None:
+    accuracies = importlib.import_module("classify_digits").accuracies()
+    assert accuracies["scikit-image"] > 0.8
+    assert accuracies["preimage"] > 0.9
+
+
 @pytest.mark.parametrize(
     ("name", "layer"), [("googlenet", "pooled"), ("squeezenet", "prob"), ("squeezenet_1_1", "fire9")]
 )

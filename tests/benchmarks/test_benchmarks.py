@@ -224,6 +224,17 @@ def test_samples(tmp_path: Path) -> None:
     assert rows[0]["ratio"] == "1"
 
 
+def test_sklearn(tmp_path: Path) -> None:
+    import bench_sklearn  # noqa: PLC0415
+
+    assert bench_sklearn.main(["--quick", "-o", str(tmp_path)]) == 0
+    rows = read(tmp_path / "sklearn-cpu.csv")
+    assert [(row["dataset"], row["transformer"]) for row in rows] == [
+        (name, called) for name, (_, transformers) in bench_sklearn.SETS.items() for called in transformers
+    ]
+    assert all(0 < float(row["accuracy"]) <= 1 for row in rows)
+
+
 @pytest.mark.nightly
 def test_distributed(tmp_path: Path) -> None:
     """One process with one thread and with two, and two processes."""
