@@ -1,8 +1,9 @@
 """Transformers of `preimage.sklearn` beside scikit-image's HOG in a `FunctionTransformer`: accuracy, and milliseconds.
 
 Appended to sklearn-cpu.csv. `accuracy` is the mean over 5 stratified folds with a linear SVM. `transform` are the
-milliseconds for all images of a set, timed in turns, and `ratio` how many times as long scikit-image takes.
-`pipeline` are the milliseconds to fit the pipeline to all images and to predict them, in turns as well.
+milliseconds for all images of a set, timed in turns, and `ratio` how many times as long scikit-image takes; `HOG
+dalal-triggs` computes scikit-image's features. `pipeline` are the milliseconds to fit the pipeline to all images and to
+predict them, in turns as well.
 
 The sets are scikit-learn's digits (8×8), scikit-image's faces and other patches (25×25), and tiles (64×64, in color) of
 four of scikit-image's photographs, where the class is the photograph. All come with these packages.
@@ -32,6 +33,7 @@ COLUMNS = (
     *("transform", "ratio", "pipeline", "pipeline_ratio"),
 )
 OTHER = "scikit-image hog"
+SAME = "HOG dalal-triggs"
 TILE = 64
 SECONDS = 10.0  # for the turns of a set
 
@@ -74,13 +76,31 @@ def _hog_of_images(images: np.ndarray, cell_size: int, block_size: int, color: b
     return np.stack([hog(image, pixels_per_cell=cell, cells_per_block=block, channel_axis=axis) for image in images])
 
 
+def same_hog(cell_size: int, block_size: int) -> HOG:
+    """Return the transformer of the same features in another order."""
+    return HOG(variant="dalal-triggs", cell_size=cell_size, block_size=block_size, color="strongest")
+
+
 SETS: dict[str, tuple[Callable[[], Data], dict[str, Any]]] = {
-    "digits": (digits, {OTHER: other_hog(4, 2, False), "HOG": HOG(cell_size=4), "LBP": LBP(cell_size=4)}),
-    "faces": (faces, {OTHER: other_hog(8, 3, False), "HOG": HOG(), "LBP": LBP(cell_size=8), "DenseSIFT": DenseSIFT()}),
+    "digits": (
+        digits,
+        {OTHER: other_hog(4, 2, False), SAME: same_hog(4, 2), "HOG": HOG(cell_size=4), "LBP": LBP(cell_size=4)},
+    ),
+    "faces": (
+        faces,
+        {
+            OTHER: other_hog(8, 3, False),
+            SAME: same_hog(8, 3),
+            "HOG": HOG(),
+            "LBP": LBP(cell_size=8),
+            "DenseSIFT": DenseSIFT(),
+        },
+    ),
     "tiles": (
         tiles,
         {
             OTHER: other_hog(8, 3, True),
+            SAME: same_hog(8, 3),
             "HOG": HOG(color="strongest"),
             "LBP": LBP(),
             "DenseSIFT": DenseSIFT(step=8),

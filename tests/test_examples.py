@@ -118,7 +118,8 @@ def test_squeezenet_is_the_network_that_it_claims(
 def test_digits_are_classified_with_both_libraries(examples_importable: None) -> None:
     accuracies = importlib.import_module("classify_digits").accuracies()
     assert accuracies["scikit-image"] > 0.8
-    assert accuracies["preimage"] > 0.9
+    assert abs(accuracies["preimage"] - accuracies["scikit-image"]) < 0.01
+    assert accuracies["preimage, VLFeat's variant"] > 0.9
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ class RowsBagOfVisualWords(Rows, BagOfVisualWords):
     """Bag of visual words of rows."""
 
 
-ESTIMATORS = [RowsHOG(), RowsLBP(), RowsDenseSIFT(), RowsBagOfVisualWords(n_words=3)]
+ESTIMATORS = [RowsHOG(), RowsHOG(variant="dalal-triggs"), RowsLBP(), RowsDenseSIFT(), RowsBagOfVisualWords(n_words=3)]
 
 
 @parametrize_with_checks(ESTIMATORS)  # none is expected to fail

@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
+from skimage.feature import hog as skimage_hog
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
@@ -71,6 +72,23 @@ def test_parameters_are_those_of_the_function(transformer: Any, expected: Callab
     color = images()
     rows = clone(transformer).fit_transform(color)
     np.testing.assert_array_equal(rows, expected(color.transpose(0, 3, 1, 2)).reshape(4, -1))
+
+
+@pytest.mark.parametrize("color", [False, True])
+def test_the_variant_of_scikit_image_has_its_features(color: bool) -> None:
+    given = images() if color else images()[..., 1]
+    parameters = {"orientations": 8, "block_norm": "L1-sqrt", "transform_sqrt": True}
+    made = HOG(variant="dalal-triggs", cell_size=9, color="strongest", block_size=2, **parameters)
+    rows = made.fit_transform(given)
+    assert made.feature_shape_ == (32, 6, 6)
+    cells, axis = {"pixels_per_cell": (9, 9), "cells_per_block": (2, 2)}, -1 if color else None
+    for row, image in zip(rows, given, strict=True):
+        expected = skimage_hog(image, feature_vector=False, channel_axis=axis, **cells, **parameters)
+        channels_last = row.reshape(made.feature_shape_).transpose(1, 2, 0)
+        np.testing.assert_allclose(channels_last.reshape(expected.shape), expected, atol=1e-6)
+    names = made.get_feature_names_out()
+    assert names[7 * 36 + 8] == "hog_y1_x2_cell_0_0_gradient_168_75deg"
+    assert len(set(names)) == 32 * 36
 
 
 @each_kind
@@ -200,6 +218,9 @@ COLOR = np.zeros((2, 32, 40, 3), np.uint8)
         (HOG(cell_size=0), COLOR, r"cell_size.*0"),
         (HOG(cell_size=4.5), COLOR, r"cell_size.*4\.5"),
         (HOG(variant="other"), COLOR, r"variant.*'other'"),
+        (HOG(orientations=8), COLOR, r"orientations.*9.*8.*dalal-triggs"),
+        (HOG(block_norm="L3", variant="dalal-triggs"), COLOR, r"block_norm.*'L3'"),
+        (HOG(block_size=5, variant="dalal-triggs"), COLOR, r"32×40.*at least 40"),
         (HOG(color="rgb"), COLOR, r"color.*'rgb'"),
         (HOG(cell_size=80), COLOR, r"32×40.*at least 40"),
         (LBP(cell_size=33), COLOR, r"32×40.*at least 33"),

@@ -142,14 +142,19 @@ class HOG(DescriptorTransformer):
 
     Args:
         cell_size: Side of a cell in pixels, at least 1.
-        variant: Definition of the features; only ``"vlfeat-uoctti"``.
-        color: Gradient of a color image: of its ``"luma"``, or of its ``"strongest"`` channel.
+        variant: Definition of the features: ``"vlfeat-uoctti"``, or ``"dalal-triggs"``, that of `skimage.feature.hog`.
+        color: Gradient of a color image: of its ``"luma"``, or of its ``"strongest"`` channel (scikit-image's choice).
+        orientations: Number of orientations. Only ``"dalal-triggs"``, as the next three.
+        block_size: Side of a block in cells.
+        block_norm: Normalization of a block: ``"L1"``, ``"L1-sqrt"``, ``"L2"`` or ``"L2-Hys"``.
+        transform_sqrt: Whether to take the square roots of the pixels first.
         image_shape: (H, W) or (H, W, C) if images are given as rows of pixels, (n, H · W · C).
         inverter: Inverter for `inverse_transform`, its name or folder, or ``"auto"`` for a pretrained one.
 
     Attributes:
         image_shape_: (H, W) or (H, W, 3), seen in `fit`.
-        feature_shape_: (31, h, w) of the features of an image; a row is flattened from it.
+        feature_shape_: (31, h, w) of the features of an image, in ``"dalal-triggs"``
+            (block_size² · orientations, h, w); a row is flattened from it.
         representation_: The representation.
         n_features_in_: Number of values of an image.
 
@@ -166,12 +171,20 @@ class HOG(DescriptorTransformer):
         cell_size: int = 8,
         variant: str = "vlfeat-uoctti",
         color: str = "luma",
+        orientations: int = 9,
+        block_size: int = 3,
+        block_norm: str = "L2-Hys",
+        transform_sqrt: bool = False,
         image_shape: ImageShape | None = None,
         inverter: NamedInverter = "auto",
     ) -> None:
         self.cell_size = cell_size
         self.variant = variant
         self.color = color
+        self.orientations = orientations
+        self.block_size = block_size
+        self.block_norm = block_norm
+        self.transform_sqrt = transform_sqrt
         self.image_shape = image_shape
         self.inverter = inverter
 
