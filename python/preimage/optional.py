@@ -62,6 +62,7 @@ OPTIONAL = {
             "EfficientNet-Lite0's layers",
             "pip install 'preimage[networks]'",
         ),
+        OptionalPackage("onnx", ("onnx",), "ONNX files", "pip install 'preimage[onnx]'"),
         OptionalPackage(
             "ray", ("ray", "ray.data"), "extraction and inversion on a cluster", "pip install 'preimage[cluster]'"
         ),

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import torch
 
-_SUFFIX = ".scale"
+SCALE = ".scale"  # of the name of the scales of a weight
 _LARGEST = 127
 _SMALLEST_SIZE = 4096  # number of values; quantizing smaller tensors saves nothing
 
@@ -28,7 +28,7 @@ def quantized(weights: Mapping[str, torch.Tensor], transposed: Collection[str]) 
         scale = value.abs().amax(dim=others, keepdim=True).float() / _LARGEST
         scale[scale == 0] = 1
         stored[name] = (value / scale).round().to(torch.int8)
-        stored[name + _SUFFIX] = scale
+        stored[name + SCALE] = scale
     return stored
 
 
@@ -41,11 +41,11 @@ def dequantized(stored: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
     weights: dict[str, torch.Tensor] = {}
     for name, value in stored.items():
-        if name.endswith(_SUFFIX) and stored.get(name.removesuffix(_SUFFIX), value).dtype == torch.int8:
+        if name.endswith(SCALE) and stored.get(name.removesuffix(SCALE), value).dtype == torch.int8:
             continue
         weights[name] = value
         if value.dtype == torch.int8:
-            scale = stored.get(name + _SUFFIX)
+            scale = stored.get(name + SCALE)
             if scale is None or not _is_per_channel(scale, value):
                 held = "no scales" if scale is None else f"scales {tuple(scale.shape)} of {scale.dtype}"
                 raise ValueError(f"the int8 weights {name} {tuple(value.shape)} have {held}")

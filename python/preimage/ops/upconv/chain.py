@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from preimage.ops.upconv import dispatch, passes, torch_passes
 from preimage.ops.upconv.chain_backward import Chain, ChainDistance, Parameters, Slope, forward, layers_of
@@ -64,6 +65,9 @@ def upconv_chain(
         TypeError: The dtypes differ or are not floating point.
         RuntimeError: A second derivative is requested.
     """
+    if has_torch_function_unary(x):
+        replaced: torch.Tensor = handle_torch_function(upconv_chain, (x,), x, weights, biases, slopes)
+        return replaced
     x, parameters, repeated = _prepared(x, weights, biases, slopes)
     if passes.plain_only():
         return _layer_by_layer(x, parameters, slopes)
