@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from preimage.pipelines.convert import convert as convert
     from preimage.pipelines.demo import demo as demo
     from preimage.pipelines.evaluate import evaluate as evaluate
+    from preimage.pipelines.export import export as export
     from preimage.pipelines.extract import extract as extract
     from preimage.pipelines.film import film as film
     from preimage.pipelines.invert import invert as invert
@@ -114,6 +115,7 @@ _LAZY_NAMES = {
     "doctor": "preimage.installation",
     "evaluate": "preimage.pipelines.evaluate",
     "explore": "preimage.app.server",
+    "export": "preimage.pipelines.export",
     "extract": "preimage.pipelines.extract",
     "film": "preimage.pipelines.film",
     "hog": "preimage.ops.hog",

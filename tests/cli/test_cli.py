@@ -23,7 +23,7 @@ from preimage.store import FeatureStore
 
 COMMANDS = (
     *("demo", "extract", "invert", "train", "evaluate", "sheet", "representations", "layers", "info", "verify"),
-    *("convert", "merge", "doctor", "study", "weights"),
+    *("convert", "export", "merge", "doctor", "study", "weights"),
 )
 HEAVY = ("torch", "numpy", "cv2", "safetensors", "torchmetrics", "rich")
 

@@ -34,6 +34,7 @@ from preimage.installation import doctor
 from preimage.pipelines.convert import convert
 from preimage.pipelines.demo import demo
 from preimage.pipelines.evaluate import evaluate
+from preimage.pipelines.export import export
 from preimage.pipelines.extract import extract, extract_with_summary
 from preimage.pipelines.film import film
 from preimage.pipelines.invert import invert
@@ -85,6 +86,7 @@ def test_extract_has_the_same_parameters_with_and_without_summary() -> None:
         (cli.doctor, doctor, set(), set()),
         (cli.evaluate, evaluate, set(), set()),
         (cli.explore, explore, set(), {"ready"}),  # printed
+        (cli.export, export, set(), set()),
         (cli.extract, extract, set(), set()),
         (cli.film, film, set(), set()),
         (cli.info, info, set(), set()),

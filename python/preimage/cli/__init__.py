@@ -17,6 +17,7 @@ from preimage.cli.demo import demo
 from preimage.cli.doctor import doctor
 from preimage.cli.evaluate import evaluate
 from preimage.cli.explore import explore
+from preimage.cli.export import export
 from preimage.cli.extract import extract
 from preimage.cli.film import film
 from preimage.cli.info import info
@@ -42,7 +43,7 @@ app = typer.Typer(
 )
 for _command in (
     *(demo, look, extract, invert, train, evaluate, compare, report, sheet, audit, explore, film),
-    *(representations, layers, info, verify, convert, merge, doctor),
+    *(representations, layers, info, verify, convert, export, merge, doctor),
 ):
     app.command(cls=Command)(_command)
 app.add_typer(study, name="study")

@@ -125,15 +125,16 @@ class Graph:
         """
         name = self._names[id(weight)]
         value = weight.detach().float().cpu()
+        parts = quantized({name: value}, self._transposed) if self._weights == "int8" else {}
+        if name + SCALE in parts:
+            integers = self._named(name, arranged(parts[name]))
+            # Zeros that the arrangement adds have no scale: the largest of a channel is that of its other elements.
+            axes = tuple(range(1, value.dim()))
+            scale = self._named(name + SCALE, arranged(parts[name + SCALE].expand_as(value)).amax(axes, keepdim=True))
+            # Not DequantizeLinear, which onnxruntime computes again in every run.
+            return self.node("Cast", integers, to=self._onnx.TensorProto.FLOAT) * scale
         if self._weights == "float16":
             return self.node("Cast", self._named(name, arranged(value).half()), to=self._onnx.TensorProto.FLOAT)
-        if self._weights == "int8":
-            parts = quantized({name: value}, self._transposed)
-            if name + SCALE in parts:
-                # Zeros that the arrangement adds have no scale: the largest of a channel is that of its other elements.
-                scale = arranged(parts[name + SCALE].expand_as(value)).flatten(1).amax(dim=1)
-                stored = self._named(name, arranged(parts[name])), self._named(name + SCALE, scale)
-                return self.node("DequantizeLinear", *stored, axis=0)
         return self._named(name, arranged(value))
 
     def bias(self, bias: Tensor | None, repeats: int = 1) -> list[Value]:
@@ -174,7 +175,7 @@ class Graph:
 
     def _constant(self, value: Tensor | npt.ArrayLike) -> Value:
         """Return a constant; equal ones are stored once."""
-        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        array = value.detach().float().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
         for name, known in self._constants.items():
             if known.shape == array.shape and known.dtype == array.dtype and np.array_equal(known, array):
                 return Value(self, name)
@@ -192,9 +193,9 @@ def _conv2d(
     dilation: Sequence[int],
     groups: int,
 ) -> Value:
-    graph = x.graph
     window = {"kernel_shape": weight.shape[2:], "strides": stride, "pads": (*padding, *padding), "dilations": dilation}
-    return graph.node("Conv", x, graph.weight(weight), *graph.bias(bias), group=groups, **window)
+    attributes: dict[str, Any] = {**window, "group": groups}
+    return x.graph.node("Conv", x, x.graph.weight(weight), *x.graph.bias(bias), **attributes)
 
 
 def _upconv_chain(

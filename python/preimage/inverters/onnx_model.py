@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -41,14 +41,14 @@ def inverter_model(inverter: Inverter, weights: str, metadata: Mapping[str, str]
         raise ValueError(f"weights must be {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}, got {weights!r}")
     if getattr(inverter.network, "splat", None) is not None:
         raise ValueError(
-            f"inverters of {inverter.spec.representation} cannot be exported: their first layer puts keypoints at their "
-            "positions in the image, for which there is no ONNX operator"
+            f"this inverter of {inverter.spec.representation} cannot be exported: its first layer, a splat, puts "
+            "keypoints at their positions in the image, for which there is no ONNX operator"
         )
     names = {id(value): name for name, value in inverter.state_dict(keep_vars=True).items()}
     graph = Graph(names, upconv_weights(inverter), weights)
     is_vector = inverter.network.side is not None
     features = Value(graph, INPUT, rank=2 if is_vector else 4)
-    x = inverter.standardized(features)  # type: ignore[arg-type]
+    x: Any = inverter.standardized(cast(Any, features))
     if is_vector:
         images = inverter.network(x)
     elif inverter.output_region is None:

@@ -26,8 +26,9 @@ FORMAT = "preimage-inverter"
 FORMAT_VERSION = 4  # since 4 with a sampler, if any
 CHECKSUM_VERSION = 3  # first format version whose config has a checksum
 CONV2D_VERSION = 1  # format version with the weights of up-convolutions in the orientation of `conv2d`
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, MODEL_CARD = "config.json", "model.safetensors", "MODEL_CARD.md"
 _MAX_CONFIG_BYTES = 16 << 20
+_LARGEST_CARD = 1 << 20  # bytes
 
 _NEXT_WEIGHTS = "model.next.safetensors"  # new weights until their config is written
 
@@ -125,6 +126,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     if missing := sorted({"spec", "network", "training", "weights_sha256"} - set(fields)):
         raise FileFormatError(path, f"lacks {', '.join(missing)}")
     return renamed(fields, INVERTER_FIELDS)
+
+
+def model_card(folder: Path) -> str:
+    """Return the text of the model card in an inverter's folder, or an empty string without one.
+
+    Raises:
+        FileFormatError: A model card over a megabyte.
+    """
+    path = folder / MODEL_CARD
+    if not path.is_file():
+        return ""
+    if path.stat().st_size > _LARGEST_CARD:
+        raise FileFormatError(path, f"a model card must have at most {_LARGEST_CARD:,} bytes")
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 @contextlib.contextmanager

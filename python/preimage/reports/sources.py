@@ -8,7 +8,6 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from preimage.errors import FileFormatError
 from preimage.inspection import info
 from preimage.inverters import Inverter
 from preimage.io import ImageSource, find_images
@@ -19,9 +18,7 @@ from preimage.training.checkpoint import CHECKPOINT, read_header, read_images
 from preimage.training.images import inspect
 from preimage.training.split import image_digest
 
-MODEL_CARD = "MODEL_CARD.md"
 _STORES = ("feature store", "feature file")
-_LARGEST_CARD = 1 << 20  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,20 +106,6 @@ def labeled(sources: Sequence[Source]) -> list[Source]:
 def _article(kind: str) -> str:
     plural = kind.startswith(("arrays", "weights"))
     return kind if plural else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
-
-
-def model_card(folder: Path) -> str:
-    """Return the text of the model card in an inverter's folder, or an empty string without one.
-
-    Raises:
-        FileFormatError: A model card over a megabyte.
-    """
-    path = folder / MODEL_CARD
-    if not path.is_file():
-        return ""
-    if path.stat().st_size > _LARGEST_CARD:
-        raise FileFormatError(path, f"a model card must have at most {_LARGEST_CARD:,} bytes")
-    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def validation_images(folder: Path) -> list[ImageSource]:

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 
 from preimage.facts import fact_label, fact_text
+from preimage.inverters.pretrained import MODEL_CARD, model_card
 from preimage.pipelines.image_loading import Pixels
-from preimage.reports.sources import MODEL_CARD, InverterSource, model_card
+from preimage.reports.sources import InverterSource
 from preimage.training.display import METRICS, read_metrics
 from preimage.viz.html import EncodedImage, Figure, Section
 from preimage.viz.plots import Panel, draw_panels
