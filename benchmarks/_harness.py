@@ -29,7 +29,16 @@ Runner = Callable[[], object]
 Cell = str | int | float | None
 
 RESULTS = Path(__file__).resolve().parent / "results"
-PACKAGES = ("opencv-python", "opencv-python-headless", "scikit-image", "scikit-learn", "kornia", "ray", "triton")
+PACKAGES = (
+    "opencv-python",
+    "opencv-python-headless",
+    "scikit-image",
+    "scikit-learn",
+    "kornia",
+    "onnxruntime",
+    "ray",
+    "triton",
+)
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # those in color that come with scikit-image
 
 

@@ -22,12 +22,14 @@ import torch
 import preimage
 from paths import ROOT
 from preimage.inverters.architectures import config_to_dict
+from preimage.inverters.onnx_graph import WEIGHTS
 from preimage.ops.upconv import kernel_choice
 from preimage.ops.upconv.kernel_choice import DTYPES, Entry, read_table
 from preimage.ops.upconv.kernel_configs import IMAGE_PASSES, PASSES, Config
 from preimage.representations.hog import Hog
 from preimage.representations.sift import Sift
 from ray_warnings import ignore_ray_warnings
+from tolerances import ONNX_FLOAT16
 
 BENCHMARKS = ROOT / "benchmarks"
 RESULTS = BENCHMARKS / "results"
@@ -233,6 +235,17 @@ def test_sklearn(tmp_path: Path) -> None:
         (name, called) for name, (_, transformers) in bench_sklearn.SETS.items() for called in transformers
     ]
     assert all(0 < float(row["accuracy"]) <= 1 for row in rows)
+
+
+def test_export(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    import bench_export  # noqa: PLC0415
+
+    assert bench_export.main(["--quick", "-o", str(tmp_path), "--inverter", "hog-compact", "--threads", "1"]) == 0
+    rows = read(tmp_path / "export-cpu.csv")
+    assert [row["contender"] for row in rows] == ["torch", *(f"onnxruntime {weights}" for weights in WEIGHTS)]
+    assert all(float(row["error"]) < ONNX_FLOAT16 for row in rows[1:])
 
 
 @pytest.mark.nightly

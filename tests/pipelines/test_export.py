@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import preimage
+from conftest import Run
 from paths import ROOT
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, OutputRegion, SingleStreamConfig, UShapedConfig, find_inverter, preset
@@ -239,6 +240,17 @@ def test_bad_input_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         export(DENSE[0], target)
     assert target.read_bytes() == b"earlier"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_command(run: Run, tiny: Path, tmp_path: Path) -> None:
+    code, out, err = run("export", tiny, "-o", tmp_path / "a.onnx", "--weights", "int8", "--json")
+    assert (code, err.splitlines()[:2]) == (0, ["features (N, 31, h, w) float32", "images (N, 3, H, W) float32"])
+    summary = json.loads(out)
+    assert summary["bytes"] == (tmp_path / "a.onnx").stat().st_size
+    assert summary["shapes"] == {"features": ["N", 31, "h", "w"], "images": ["N", 3, "H", "W"]}
+    assert (summary["inverter"], summary["weights"], summary["opset"]) == (tiny.resolve().name, "int8", 17)
+    code, out, err = run("export", tiny, "-o", tmp_path / "a")
+    assert (code, out, err) == (1, "", "error: output must end with .onnx, got 'a'\n")
 
 
 def test_functions_without_a_translation_are_named(tmp_path: Path) -> None:

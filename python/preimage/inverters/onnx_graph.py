@@ -208,7 +208,7 @@ def _upconv_chain(
     for weight, bias, slope in zip(weights, biases, slopes, strict=True):
         inputs = x, graph.weight(weight, _subpixel), *graph.bias(bias, repeats=4)
         x = graph.node("Conv", *inputs, kernel_shape=(3, 3), pads=(1, 1, 1, 1))
-        if slope is not None:  # before the pixels are arranged, so that runtimes fuse it with the convolution
+        if slope is not None:  # before the pixels are arranged: a runtime can fuse it with the convolution
             x = _leaky_relu(x, slope)
         x = graph.node("DepthToSpace", x, blocksize=2, mode="CRD")
     return x
