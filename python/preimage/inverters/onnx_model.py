@@ -35,7 +35,7 @@ def inverter_model(inverter: Inverter, weights: str, metadata: Mapping[str, str]
 
     Raises:
         ImportError: onnx is missing.
-        ValueError: Another dtype, or an inverter of sparse SIFT.
+        ValueError: Another dtype, or an inverter of sparse SIFT with a splat.
     """
     if weights not in WEIGHTS:
         raise ValueError(f"weights must be {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}, got {weights!r}")

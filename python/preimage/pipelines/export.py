@@ -55,8 +55,8 @@ def export(inverter: NamedInverter, output: str | PathLike[str], *, weights: str
 
     Raises:
         ImportError: The package onnx is not installed.
-        ValueError: Another suffix or dtype, an inverter of sparse SIFT, or neither a folder nor the name of a
-            pretrained inverter.
+        ValueError: Another suffix or dtype, an inverter of sparse SIFT with a splat, or neither a folder nor the name
+            of a pretrained inverter.
         FileFormatError: A file of the inverter is missing or damaged.
         OSError: The file cannot be written.
 
