@@ -1,0 +1,5 @@
+"""Local binary patterns, as in `cyvlfeat.misc`."""
+
+from preimage.compat.cyvlfeat.misc.lbp import lbp
+
+__all__ = ["lbp"]
