@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "common/dispatch.h"
@@ -17,6 +18,7 @@ namespace preimage::sift {
 
 constexpr int kDescriptor = 128;  // orientation + 8 * column + 32 * row
 constexpr int kFrame = 5;         // x, y, scale, angle, response
+constexpr int kGivenFrame = 4;    // x, y, scale, angle
 constexpr int kMaxLevels = 32;
 constexpr double kTwoPi = 6.283185307179586;
 
@@ -24,9 +26,19 @@ struct Parameters {
     int levels;        // scales per octave
     int first_octave;  // -1 doubles the image, n > 0 keeps every 2^n-th pixel
     double peak_threshold, edge_threshold;
+    int octaves = -1;             // number of octaves; -1 for a last one with a shorter side of 16 to 31 pixels
+    double magnification = 3.0;   // size of a spatial bin in scales
+    double window_size = 2.0;     // standard deviation of the descriptor's window in bins
+    double norm_threshold = 0.0;  // descriptors with a smaller norm before normalization are 0
 };
 
-/// Keypoints of one image, ordered by octave, level, row and column.
+/// Frames to describe instead of extrema.
+struct GivenFrames {
+    TensorView frames;  // (1, 1, N, kGivenFrame) float32, contiguous
+    bool orient;        // compute angles, up to four for each frame, instead of using those given
+};
+
+/// Keypoints of one image, ordered by octave, level, row and column; given frames by octave and their given order.
 struct Keypoints {
     std::vector<float> frames;       // (N, kFrame)
     std::vector<float> descriptors;  // (N, kDescriptor)
@@ -35,7 +47,12 @@ struct Keypoints {
 /// Detect keypoints: images (B, C, H, W), uint8 or float32, any strides -> the keypoints of each image. The result does
 /// not depend on `threads` or on the batch that an image is in. Throws std::invalid_argument if an argument does not
 /// fit.
-std::vector<Keypoints> compute(const TensorView& images, const Parameters& parameters, int threads);
+///
+/// With `given` frames of a single image, these are described, in the octave and level next to their scale. Descriptors
+/// of frames outside the image are 0, as are those that are not finite; if directions are computed, such frames are
+/// left out.
+std::vector<Keypoints> compute(const TensorView& images, const Parameters& parameters, int threads,
+                               const std::optional<GivenFrames>& given = std::nullopt);
 
 /// Size of a plane of an octave: rows of `width` floats, `pitch` apart, with padding that may be read.
 struct Size {
@@ -48,7 +65,7 @@ struct Filter {
     std::int64_t radius;
 };
 
-constexpr std::int64_t kPatchWidth = 512;  // width of the widest window, in pixels
+constexpr std::int64_t kPatchWidth = 512;  // pixels of a row of the window that are processed at once
 
 /// The gradients of a keypoint's level, and its position and scale in pixels of the octave.
 struct Patch {
@@ -81,7 +98,7 @@ struct Kernels {
     void (*orientations)(const Patch& patch, double* histogram);
 
     /// Compute the descriptor in the frame rotated by `angle`; return false if it is not finite.
-    bool (*describe)(const Patch& patch, double angle, float* descriptor);
+    bool (*describe)(const Patch& patch, const Parameters& parameters, double angle, float* descriptor);
 };
 
 PREIMAGE_DECLARE_KERNEL(Kernels kernels());

@@ -47,11 +47,18 @@ py::tuple to_arrays(const std::vector<Keypoints>& images) {
 }
 
 py::tuple sift(const TensorView& images, int levels, int first_octave, double peak_threshold, double edge_threshold,
-               int threads) {
+               int threads, int octaves, double magnification, double window_size, double norm_threshold,
+               const std::optional<TensorDescription>& frames, bool orient) {
+    const Parameters parameters{levels,  first_octave,  peak_threshold, edge_threshold,
+                                octaves, magnification, window_size,    norm_threshold};
+    std::optional<GivenFrames> given;
+    if (frames) {
+        given.emplace(GivenFrames{TensorView(*frames), orient});
+    }
     std::vector<Keypoints> found;
     {
         const py::gil_scoped_release released;
-        found = compute(images, {levels, first_octave, peak_threshold, edge_threshold}, threads);
+        found = compute(images, parameters, threads, given);
     }
     return to_arrays(found);
 }
@@ -72,8 +79,12 @@ void sift_grid(const TensorView& x, const TensorView& y, const TensorView& scale
 }  // namespace
 
 void register_ops(py::module_& module) {
+    const Parameters defaults{3, 0, 0.0, 10.0};
     module.def("sift", &sift, py::arg("images"), py::arg("levels"), py::arg("first_octave"), py::arg("peak_threshold"),
-               py::arg("edge_threshold"), py::arg("threads"));
+               py::arg("edge_threshold"), py::arg("threads"), py::arg("octaves") = defaults.octaves,
+               py::arg("magnification") = defaults.magnification, py::arg("window_size") = defaults.window_size,
+               py::arg("norm_threshold") = defaults.norm_threshold, py::arg("frames") = py::none(),
+               py::arg("orient") = false);
     module.def("sift_grid", &sift_grid, py::arg("x"), py::arg("y"), py::arg("scale"), py::arg("angle"),
                py::arg("descriptors"), py::arg("offsets"), py::arg("output"), py::arg("image_size"), py::arg("cell"),
                py::arg("seed"), py::arg("descriptor_scale"), py::arg("threads"), py::arg("colors") = py::none(),

@@ -14,6 +14,10 @@ namespace {
 constexpr double kSigma = 1.6;        // blur of the lowest level of an octave
 constexpr double kImageSigma = 0.5;   // assumed blur of the image, in its pixels
 constexpr std::int64_t kMinSide = 3;  // an extremum needs neighbors
+constexpr double kDoubleEpsilon = 2.220446049250313e-16;
+constexpr double kMostMagnification = 1000.0;
+constexpr float kLargestScale = 1048576.0f;  // pixels
+constexpr float kLargestAngle = 1000.0f;     // radians
 
 /// Return the float32 Gaussian of this standard deviation; its weights sum to about 1.
 std::vector<float> gaussian(double sigma) {
@@ -55,7 +59,14 @@ struct Plan {
         while (side >>= 1) {
             ++log_side;
         }
-        octaves = std::max(log_side - octave - 3, 1);
+        octaves = wanted.octaves >= 0 ? wanted.octaves : std::max(log_side - octave - 3, 1);
+        // Later ones are too small for an extremum.
+        const std::int64_t shorter = std::min(first.width, first.height);
+        int visible = 0;
+        while ((shorter >> visible) >= kMinSide) {
+            ++visible;
+        }
+        octaves = std::min(octaves, visible);
         plane = first.pitch * first.height + 64;
         const double factor = std::pow(2.0, 1.0 / wanted.levels);
         sigma = kSigma * factor;
@@ -83,11 +94,12 @@ struct Plan {
     std::int64_t floats() const { return planes() * plane + line + 7 * first.pitch; }
 };
 
-/// Detects the keypoints of one image.
+/// Detects the keypoints of one image, or describes given frames.
 class Detector {
 public:
-    /// `memory`: plan.floats() uninitialized floats.
-    Detector(const Plan& plan, float* memory) : plan_(plan), size_(plan.first) {
+    /// `memory`: plan.floats() uninitialized floats. `given`: null, or outlives this.
+    Detector(const Plan& plan, float* memory, const GivenFrames* given)
+        : plan_(plan), given_(given), size_(plan.first) {
         const auto take = [&memory](std::int64_t floats) {
             float* taken = memory;
             memory += floats;
@@ -103,20 +115,22 @@ public:
     }
 
     Keypoints run(const Image& image) {
-        if (std::min(size_.width, size_.height) >= kMinSide) {
+        if (plan_.octaves > 0) {
             load(image);
             smooth(level(0), -1);
             for (octave_ = plan_.parameters.first_octave;; ++octave_) {
                 for (int s = 0; s <= plan_.parameters.levels + 1; ++s) {
                     smooth(level(s - 1), s);
                 }
-                detect();
-                const Size next = Plan::sized(size_.width / 2, size_.height / 2);
-                if (octave_ + 1 == plan_.parameters.first_octave + plan_.octaves ||
-                    std::min(next.width, next.height) < kMinSide) {
+                if (given_ != nullptr) {
+                    describe_given();
+                } else {
+                    detect();
+                }
+                if (octave_ + 1 == plan_.parameters.first_octave + plan_.octaves) {
                     break;
                 }
-                halve(next);
+                halve(Plan::sized(size_.width / 2, size_.height / 2));
             }
         }
         return std::move(found_);
@@ -190,8 +204,8 @@ private:
     }
 
     void detect() {
+        gradient_level_ = kNone;
         for (int s = 0; s < plan_.parameters.levels; ++s) {
-            has_gradients_ = false;
             for (std::int64_t y = 1; y < size_.height - 1; ++y) {
                 const std::int64_t count = plan_.kernels.extrema(difference(s - 1), difference(s), difference(s + 1),
                                                                  size_, y, work_, columns_);
@@ -215,48 +229,86 @@ private:
         }
     }
 
+    /// Describe the given frames that are nearest to a level of this octave, as `vl_sift_keypoint_init` assigns them.
+    void describe_given() {
+        gradient_level_ = kNone;
+        const int first = plan_.parameters.first_octave;
+        const int levels = plan_.parameters.levels;
+        const float* frame = reinterpret_cast<const float*>(given_->frames.data);
+        for (std::int64_t index = 0; index < given_->frames.shape[2]; ++index, frame += kGivenFrame) {
+            const double position = std::log2((static_cast<double>(frame[2]) + kDoubleEpsilon) / plan_.sigma);
+            const double nearest = std::floor(position + 0.5 / levels);
+            if (std::clamp<double>(nearest, first, first + plan_.octaves - 1) == octave_) {
+                const double s = std::floor(levels * (position - octave_) + 0.5);
+                add_frame(frame[0], frame[1], frame[2], 0.0f, static_cast<int>(std::clamp(s, 0.0, levels - 1.0)),
+                          given_->orient ? nullptr : frame + 3);
+            }
+        }
+    }
+
     /// Add one keypoint per direction.
     void add(const Extremum& extremum, int s) {
-        if (!has_gradients_) {
-            plan_.kernels.gradients(level(s), size_, lengths_, angles_);
-            has_gradients_ = true;
-        }
         // VLFeat stores keypoints in float32, in pixels of the image, and continues from these rounded values.
         const double scale = std::pow(2.0, octave_);
         const auto x = static_cast<float>(extremum.x * scale);
         const auto y = static_cast<float>(extremum.y * scale);
         const auto sigma =
             static_cast<float>(plan_.sigma * std::pow(2.0, extremum.level / plan_.parameters.levels) * scale);
+        add_frame(x, y, sigma, static_cast<float>(std::abs(extremum.value)), s, nullptr);
+    }
+
+    /// Add a keypoint with the given angle, or one per direction if it is null, on level s.
+    void add_frame(float x, float y, float sigma, float response, int s, const float* given_angle) {
+        if (gradient_level_ != s) {
+            plan_.kernels.gradients(level(s), size_, lengths_, angles_);
+            gradient_level_ = s;
+        }
+        const double scale = std::pow(2.0, octave_);
         const Patch patch{lengths_,
                           angles_,
                           size_,
                           static_cast<double>(x) / scale,
                           static_cast<double>(y) / scale,
                           static_cast<double>(sigma) / scale};
-        double histogram[kOrientationBins];
+        const bool inside = patch.x > -0.5 && patch.x + 0.5 < static_cast<double>(size_.width) && patch.y > -0.5 &&
+                            patch.y + 0.5 < static_cast<double>(size_.height);
         double angles[4];
-        plan_.kernels.orientations(patch, histogram);
-        const int count = peaks(histogram, angles);
+        int count = 0;
+        if (given_angle != nullptr) {
+            angles[0] = static_cast<double>(*given_angle);
+            count = 1;
+        } else if (inside) {
+            double histogram[kOrientationBins];
+            plan_.kernels.orientations(patch, histogram);
+            count = peaks(histogram, angles);
+        }
         for (int k = 0; k < count; ++k) {
             const std::size_t begin = found_.descriptors.size();
             found_.descriptors.resize(begin + kDescriptor);
-            if (!plan_.kernels.describe(patch, angles[k], found_.descriptors.data() + begin)) {
-                found_.descriptors.resize(begin);
-                continue;
+            float* const descriptor = found_.descriptors.data() + begin;
+            if (inside && !plan_.kernels.describe(patch, plan_.parameters, angles[k], descriptor)) {
+                if (given_angle == nullptr) {
+                    found_.descriptors.resize(begin);
+                    continue;
+                }
+                std::fill(descriptor, descriptor + kDescriptor, 0.0f);
             }
             constexpr auto turn = static_cast<float>(kTwoPi);
             const auto angle = static_cast<float>(angles[k]);
-            found_.frames.insert(found_.frames.end(), {x, y, sigma, angle < turn ? angle : 0.0f,
-                                                       static_cast<float>(std::abs(extremum.value))});
+            const bool as_given = given_angle != nullptr || angle < turn;
+            found_.frames.insert(found_.frames.end(), {x, y, sigma, as_given ? angle : 0.0f, response});
         }
     }
 
+    static constexpr int kNone = -1;
+
     const Plan& plan_;
+    const GivenFrames* given_;
     Size size_;
     int octave_ = 0;
     float *levels_, *differences_, *lengths_, *angles_, *line_, *work_;
     std::int32_t* columns_;
-    bool has_gradients_ = false;
+    int gradient_level_ = kNone;  // whose gradients are in lengths_ and angles_
     Keypoints found_;
 };
 
@@ -267,15 +319,38 @@ void check(const Parameters& parameters) {
             "peak_threshold must be at least 0");
     require(parameters.edge_threshold > 0.0 && std::isfinite(parameters.edge_threshold),
             "edge_threshold must be above 0");
+    require(parameters.octaves >= -1, "octaves must be at least -1");
+    require(parameters.magnification > 0.0 && parameters.magnification <= kMostMagnification,
+            "magnification must be above 0 and at most 1000");
+    require(parameters.window_size > 0.0 && std::isfinite(parameters.window_size), "window_size must be above 0");
+    require(std::isfinite(parameters.norm_threshold), "norm_threshold must be finite");
+}
+
+void check(const GivenFrames& given, std::int64_t batch) {
+    require(batch == 1, "frames must be those of a single image");
+    given.frames.require_device(-1);
+    require(given.frames.type == ScalarType::float32 && given.frames.is_contiguous() && given.frames.shape[0] == 1 &&
+                given.frames.shape[1] == 1 && given.frames.shape[3] == kGivenFrame,
+            "frames must be contiguous float32 of shape (1, 1, N, 4)");
+    const float* frame = reinterpret_cast<const float*>(given.frames.data);
+    for (std::int64_t index = 0; index < given.frames.shape[2]; ++index, frame += kGivenFrame) {
+        require(std::isfinite(frame[0]) && std::isfinite(frame[1]) && std::isfinite(frame[3]) && frame[2] > 0.0f &&
+                    frame[2] <= kLargestScale && std::abs(frame[3]) <= kLargestAngle,
+                "frames must be finite, with scales above 0 and at most 2^20 pixels, and angles of at most 1000 rad");
+    }
 }
 
 }  // namespace
 
-std::vector<Keypoints> compute(const TensorView& images, const Parameters& parameters, int threads) {
+std::vector<Keypoints> compute(const TensorView& images, const Parameters& parameters, int threads,
+                               const std::optional<GivenFrames>& given) {
     images.require_device(-1);
     const Image image = first_image(images);
     check(parameters);
     const std::int64_t batch = images.shape[0];
+    if (given) {
+        check(*given, batch);
+    }
     std::vector<Keypoints> found(static_cast<std::size_t>(batch));
     if (batch == 0) {
         return found;
@@ -287,7 +362,8 @@ std::vector<Keypoints> compute(const TensorView& images, const Parameters& param
     parallel_for(batch, workers, [&](std::int64_t index, int worker) {
         Image one = image;
         one.pixels += index * images.strides[0];
-        found[static_cast<std::size_t>(index)] = Detector(plan, memory.get() + plan.floats() * worker).run(one);
+        Detector detector(plan, memory.get() + plan.floats() * worker, given ? &*given : nullptr);
+        found[static_cast<std::size_t>(index)] = detector.run(one);
     });
     return found;
 }

@@ -17,10 +17,13 @@ namespace {
 constexpr float kPowers[6] = {0.906960618f, 0.822577562f, 0.676633846f, 0.457833361f, 0.209611387f, 0.0439369336f};
 constexpr float kSlope = 0.0930393825f;
 
-/// Return exp(-x), 0 <= x < 6.25, as VLFeat does: piecewise linear between points 25 / 256 apart, up to 0.1 % too
-/// large. The values at the points are products of powers, one per bit of the index; a table would be slower.
+/// Return exp(-x), x >= 0, as VLFeat does: piecewise linear between points 25 / 256 apart, up to 0.1 % too large. From
+/// 6.25 on, which only the corners of windows of a standard deviation below two bins reach, it is 0.002. The values at
+/// the points are products of powers, one per bit of the index; a table would be slower.
 PREIMAGE_INLINE float window_at(float x) {
-    const float position = x * 10.24f;
+    constexpr float most = 63.999996f;
+    const float scaled = x * 10.24f;
+    const float position = scaled < most ? scaled : most;
     const auto whole = static_cast<std::int32_t>(position);
     const float low = ((whole & 1) != 0 ? kPowers[0] : 1.0f) * ((whole & 2) != 0 ? kPowers[1] : 1.0f) *
                       ((whole & 4) != 0 ? kPowers[2] : 1.0f);
@@ -72,13 +75,15 @@ void orientations(const Patch& patch, double* histogram) {
     OrientationRow row;
     for (std::int64_t y = maximum(center_row - radius, 0); y <= minimum(center_row + radius, patch.size.height - 1);
          ++y) {
-        const auto dx = static_cast<float>(static_cast<double>(left) - patch.x);
         const auto dy = static_cast<float>(static_cast<double>(y) - patch.y);
-        const std::int64_t count = right - left + 1;
-        orientation_row(patch, y * patch.size.pitch + left, count, dx, dy, reach, factor, row);
-        for (std::int64_t k = 0; k < count; ++k) {
-            votes[row.bins[k]] += static_cast<double>(row.first[k]);
-            votes[row.bins[k] + 1] += static_cast<double>(row.second[k]);
+        for (std::int64_t start = left; start <= right; start += kPatchWidth) {
+            const auto dx = static_cast<float>(static_cast<double>(start) - patch.x);
+            const std::int64_t count = minimum(right - start + 1, kPatchWidth);
+            orientation_row(patch, y * patch.size.pitch + start, count, dx, dy, reach, factor, row);
+            for (std::int64_t k = 0; k < count; ++k) {
+                votes[row.bins[k]] += static_cast<double>(row.first[k]);
+                votes[row.bins[k] + 1] += static_cast<double>(row.second[k]);
+            }
         }
     }
     votes[kOrientationBins] += votes[0];
@@ -185,8 +190,8 @@ void add_votes(const DescriptorRow& row, std::int64_t count, const Marks& marks,
     }
 }
 
-/// Normalize as VLFeat does; return false if the length is not finite.
-bool normalize(float* descriptor) {
+/// Normalize as VLFeat does; return the length.
+float normalize(float* descriptor) {
     float squares = 0.0f;
     for (int k = 0; k < kDescriptor; ++k) {
         squares += descriptor[k] * descriptor[k];
@@ -195,7 +200,7 @@ bool normalize(float* descriptor) {
     for (int k = 0; k < kDescriptor; ++k) {
         descriptor[k] /= length;
     }
-    return squares < 3.0e38f;
+    return length;
 }
 
 /// Restrict the columns [first, last] of row dy to those within the window (|nx| and |ny| below 2.5), plus one at
@@ -219,14 +224,15 @@ void clip_row(const Axes& axes, float dy, float x, std::int64_t* first, std::int
     clip(-axes.across_y, axes.across_x * dy);
 }
 
-bool describe(const Patch& patch, double angle, float* descriptor) {
-    const double bin_size = 3.0 * patch.sigma;
+bool describe(const Patch& patch, const Parameters& parameters, double angle, float* descriptor) {
+    const double bin_size = parameters.magnification * patch.sigma;
     const auto radius = static_cast<std::int64_t>(1.4142135623730951 * bin_size * 2.5 + 0.5);
     const auto column = static_cast<std::int64_t>(patch.x + 0.5);
     const auto center_row = static_cast<std::int64_t>(patch.y + 0.5);
-    // The window has a standard deviation of two bins.
+    const double window = parameters.window_size;
     const Axes axes{static_cast<float>(__builtin_cos(angle) / bin_size),
-                    static_cast<float>(__builtin_sin(angle) / bin_size), static_cast<float>(angle), 0.125f};
+                    static_cast<float>(__builtin_sin(angle) / bin_size), static_cast<float>(angle),
+                    static_cast<float>(0.5 / (window * window))};
     Marks marks = {};
     for (int k = 0; k < kOrientations + 2; ++k) {
         marks.at[k][k % kOrientations] = 1.0f;
@@ -239,22 +245,27 @@ bool describe(const Patch& patch, double angle, float* descriptor) {
         std::int64_t first = maximum(column - radius, 1);
         std::int64_t last = minimum(column + radius, patch.size.width - 2);
         clip_row(axes, dy, static_cast<float>(patch.x), &first, &last);
-        if (first <= last) {
-            const auto dx = static_cast<float>(static_cast<double>(first) - patch.x);
-            descriptor_row(patch, y * patch.size.pitch + first, last - first + 1, dx, dy, axes, row);
-            add_votes(row, last - first + 1, marks, bins);
+        for (std::int64_t start = first; start <= last; start += kPatchWidth) {
+            const auto dx = static_cast<float>(static_cast<double>(start) - patch.x);
+            const std::int64_t count = minimum(last - start + 1, kPatchWidth);
+            descriptor_row(patch, y * patch.size.pitch + start, count, dx, dy, axes, row);
+            add_votes(row, count, marks, bins);
         }
     }
     for (int line = 0; line < 4; ++line) {
         std::memcpy(descriptor + line * 4 * kOrientations, bins + ((line + 1) * kSide + 1) * kOrientations,
                     4 * kOrientations * sizeof(float));
     }
-    const bool finite = normalize(descriptor);
+    const float length = normalize(descriptor);
+    if (static_cast<double>(length) < parameters.norm_threshold) {
+        std::memset(descriptor, 0, kDescriptor * sizeof(float));
+        return true;
+    }
     for (int k = 0; k < kDescriptor; ++k) {
         descriptor[k] = dense_sift::clip(descriptor[k]);
     }
     normalize(descriptor);
-    return finite;
+    return length < 1.0e19f;
 }
 
 }  // namespace

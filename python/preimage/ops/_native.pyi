@@ -130,9 +130,18 @@ def sift(
     peak_threshold: float,
     edge_threshold: float,
     threads: int,
+    octaves: int = -1,
+    magnification: float = 3.0,
+    window_size: float = 2.0,
+    norm_threshold: float = 0.0,
+    frames: _Description | None = None,
+    orient: bool = False,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """images (B, C, H, W) -> x, y, scale, angle and response (5, N), descriptors (N, 128), offsets (B + 1,); new
-    arrays, because how many keypoints there are is not known before."""
+    arrays, because how many keypoints there are is not known before.
+
+    frames (1, 1, N, 4) float32, contiguous: x, y, scale and angle of keypoints of a single image to describe instead of
+    detecting any, with angles computed if `orient`."""
 
 def sift_grid(
     x: _Description,

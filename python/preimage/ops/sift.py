@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from preimage.keypoints import Keypoints
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 VARIANTS = ("vlfeat", "opencv")
 MOST_LEVELS = 32
+GIVEN_FRAME = 4  # x, y, scale and angle
 
 
 def sift(
@@ -124,6 +126,74 @@ def sift_numpy(
         x, y, scale, angle, response = frames
         found = Keypoints(x, y, scale, angle, response, descriptors, offsets)
     return dataclasses.replace(found, colors=sample_colors(images, found)) if color else found
+
+
+def vlfeat_sift(
+    image: npt.NDArray[Any],
+    *,
+    levels: int = 3,
+    first_octave: int = 0,
+    peak_threshold: float = 0.0,
+    edge_threshold: float = 10.0,
+    octaves: int | None = None,
+    magnification: float = 3.0,
+    window_size: float = 2.0,
+    norm_threshold: float = 0.0,
+    frames: npt.NDArray[np.float32] | None = None,
+    orient: bool = False,
+) -> Keypoints:
+    """Compute SIFT of one image with all parameters of VLFeat's `VlSiftFilt`, most of which `sift` fixes.
+
+    Args:
+        image: (H, W), a NumPy array, as in `sift`.
+        levels: As in `sift`.
+        first_octave: As in `sift`.
+        peak_threshold: As in `sift`.
+        edge_threshold: As in `sift`.
+        octaves: Number of octaves, at least 0; those with a side below 3 pixels are left out. By default the shorter
+            side of the last one has 16 to 31 pixels, if possible.
+        magnification: Size of a spatial bin in scales of the keypoint, above 0.
+        window_size: Standard deviation of the descriptor's Gaussian window in bins, above 0.
+        norm_threshold: Descriptors with a smaller norm before normalization are 0.
+        frames: (N, 4) float32: x, y, scale (at most 2²⁰ pixels) and angle (at most 1000 rad) of keypoints to describe
+            instead of detecting any, on the level nearest to their scale. Descriptors outside the image are 0.
+        orient: Compute the angles of `frames`, up to four for each, instead of using those given.
+
+    Returns:
+        Keypoints; those of `frames` by octave and in their order, with a response of 0.
+
+    Raises:
+        TypeError: `image` is not an array or has another dtype, or `octaves` is not an int.
+        ValueError: A parameter is invalid.
+    """
+    check_images(image)
+    _check_parameters(levels, first_octave, peak_threshold, edge_threshold)
+    if octaves is not None and type(octaves) is not int:
+        raise TypeError(f"octaves must be an int, got {octaves!r}")
+    if octaves is not None and octaves < 0:
+        raise ValueError(f"octaves must be at least 0, got {octaves}")
+    given = None
+    if frames is not None:
+        if frames.ndim != 2 or frames.shape[1] != GIVEN_FRAME:
+            raise ValueError(f"frames must have shape (N, {GIVEN_FRAME}), got {frames.shape}")
+        frames = np.require(frames, np.float32, "C")
+        given = describe_array(frames[None, None])
+    pixels = readable(as_batch(image))  # keeps a copy alive until the kernel has read it
+    (x, y, scale, angle, response), descriptors, offsets = _native.sift(
+        describe_array(pixels),
+        levels,
+        first_octave,
+        float(peak_threshold),
+        float(edge_threshold),
+        threads=1,
+        octaves=-1 if octaves is None else octaves,
+        magnification=magnification,
+        window_size=window_size,
+        norm_threshold=norm_threshold,
+        frames=given,
+        orient=orient,
+    )
+    return Keypoints(x, y, scale, angle, response, descriptors, offsets)
 
 
 def _check_parameters(levels: int, first_octave: int, peak_threshold: float, edge_threshold: float) -> None:

@@ -63,8 +63,15 @@ def sift(
     first_octave: int = 0,
     peak_threshold: float = 0.0,
     edge_threshold: float = 10.0,
+    count: int | None = None,
+    magnification: float = 3.0,
+    window_size: float = 2.0,
+    norm_threshold: float = 0.0,
 ) -> SparseKeypoints:
-    """Detect keypoints in images and compute their descriptors, see `preimage.sift` for arguments and order."""
+    """Detect keypoints in images and compute their descriptors, see `preimage.sift` for arguments and order.
+
+    `count` is the number of octaves; `magnification`, `window_size` and `norm_threshold` are those of `descriptor`.
+    """
     tensor = checked_images(images)
     batch = as_batch(tensor).double()
     batch = batch / 255 if tensor.dtype == torch.uint8 else batch
@@ -73,7 +80,7 @@ def sift(
     described: list[Array] = []
     offsets = [0]
     for image in batch[:, 0].numpy():
-        for octave in octaves(image, levels, first_octave):
+        for octave in octaves(image, levels, first_octave, count):
             for level, extremum in extrema(octave, levels, peak_threshold, edge_threshold):
                 gradients = polar_gradient(octave.levels[level + 1])
                 sigma = SIGMA * 2 ** ((extremum.level + 1) / levels)
@@ -81,7 +88,8 @@ def sift(
                     pixel = 2.0**octave.number
                     pose = (extremum.x * pixel, extremum.y * pixel, sigma * pixel, angle % TURN)
                     found.append((*pose, abs(extremum.value)))
-                    described.append(descriptor(*gradients, extremum.x, extremum.y, sigma, angle))
+                    shape = magnification, window_size, norm_threshold
+                    described.append(descriptor(*gradients, extremum.x, extremum.y, sigma, angle, *shape))
         offsets.append(len(found))
     x, y, scale, angles, response = torch.tensor(found, dtype=torch.float64).view(-1, 5).unbind(1)
     descriptors = torch.tensor(np.array(described).reshape(-1, 128))
@@ -95,9 +103,11 @@ def octaves(
     image: Array,  # [H, W]
     levels: int,
     first_octave: int,
+    count: int | None = None,
 ) -> Iterator[Octave]:
-    """Yield the octaves of an image, down to a shorter side of 16 to 31 pixels."""
-    count = max(min(image.shape).bit_length() - 1 - first_octave - 3, 1)
+    """Yield `count` octaves of an image, by default down to a shorter side of 16 to 31 pixels."""
+    if count is None:
+        count = max(min(image.shape).bit_length() - 1 - first_octave - 3, 1)
     factor = 2 ** (1 / levels)
     base = smooth(scaled(image, first_octave), math.sqrt(SIGMA**2 - (IMAGE_SIGMA * 2.0**-first_octave) ** 2))
     for number in range(first_octave, first_octave + count):
@@ -291,14 +301,21 @@ def descriptor(
     y: float,
     sigma: float,
     angle: float,
+    magnification: float = 3.0,
+    window_size: float = 2.0,
+    norm_threshold: float = 0.0,
 ) -> Array:  # [128]: 4 rows, 4 columns, 8 orientations
-    """Compute the descriptor of a keypoint, in the frame rotated by `angle`."""
-    size = 3 * sigma  # side of a spatial bin
+    """Compute the descriptor of a keypoint, in the frame rotated by `angle`.
+
+    A spatial bin is `magnification` scales wide, the standard deviation of the Gaussian window is `window_size` bins,
+    and descriptors whose norm is below `norm_threshold` are 0.
+    """
+    size = magnification * sigma  # side of a spatial bin
     rows, columns = surroundings(magnitudes.shape, x, y, math.floor(math.sqrt(2) * size * 2.5 + 0.5), 1)
     dx, dy = columns - x, rows - y
     along = (math.cos(angle) * dx + math.sin(angle) * dy) / size
     aside = (-math.sin(angle) * dx + math.cos(angle) * dy) / size
-    votes = magnitudes[rows, columns] * window((along**2 + aside**2) / 8)
+    votes = magnitudes[rows, columns] * window((along**2 + aside**2) / (2 * window_size**2))
     orientation = (angles[rows, columns] - angle) % TURN * 8 / TURN
     centers = np.arange(4) - 1.5
     by_column = np.maximum(1 - np.abs(along[:, None] - centers), 0)
@@ -306,6 +323,8 @@ def descriptor(
     apart = np.abs(orientation[:, None] - np.arange(8))
     by_orientation = np.maximum(1 - np.minimum(apart, 8 - apart), 0)
     sums = np.einsum("n,ni,nj,nk->ijk", votes, by_row, by_column, by_orientation).ravel()
+    if np.linalg.norm(sums) < norm_threshold:
+        return np.zeros_like(sums)
     return normalized(np.minimum(normalized(sums), 0.2))
 
 

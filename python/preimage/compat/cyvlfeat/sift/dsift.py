@@ -73,7 +73,7 @@ def dsift(
         found, norms = _with_kernel(plane, box, steps, sizes[0], window, fast, float_descriptors)
     else:
         unit, norms = dense_sift_of_geometry(plane, rows, columns, sizes, bins, window, fast)
-        found = _stored(unit, float_descriptors)
+        found = stored_descriptors(unit, float_descriptors)
     center_y, center_x = (np.float32(0.5 * side * (count - 1)) for side, count in zip(sizes, bins, strict=False))
     frames = np.empty((len(rows), len(columns), 3 if norm else 2), np.float32)
     frames[..., 0] = (rows + center_y)[:, None]
@@ -108,10 +108,10 @@ def _with_kernel(
     )
     every = (..., slice(None, None, steps[0] // step), slice(None, None, steps[1] // step))
     found = np.ascontiguousarray(features[every].reshape(dense_sift_op.CHANNELS, -1).T)
-    return _stored(found, True) if as_floats else found, norms[0][every]
+    return stored_descriptors(found, True) if as_floats else found, norms[0][every]
 
 
-def _stored(unit: npt.NDArray[np.float32], as_floats: bool) -> npt.NDArray[Any]:
+def stored_descriptors(unit: npt.NDArray[np.float32], as_floats: bool) -> npt.NDArray[Any]:
     """Return descriptors of unit norm on the scale of cyvlfeat."""
     scaled = np.minimum(unit * _SCALE, np.float32(255))
     return scaled if as_floats else scaled.astype(np.uint8)
