@@ -89,6 +89,13 @@ SPARSE_SIFT_ANGLE = 1e-3
 SPARSE_SIFT = 1e-3
 SPARSE_SIFT_MEDIAN = 1e-5
 
+# cyvlfeat's scale: descriptors are 512 times those with unit norm, and at most 255. VLFeat's roots and running sums of
+# three spatial bins differ like those of four.
+CYVLFEAT = {"dsift": 512 * 1e-5, "fast": 512 * DENSE_SIFT_FLAT, "sift": 512 * SPARSE_SIFT}
+
+# Norms on the scale of images in [0, 255].
+CYVLFEAT_NORMS = 255 * 1e-5
+
 # Euclidean lengths of descriptors, by variant.
 SPARSE_SIFT_LENGTH = {"vlfeat": 1e-4, "opencv": 1e-5}
 

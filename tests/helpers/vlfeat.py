@@ -12,14 +12,19 @@ import numpy as np
 
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 _SIZE = ctypes.c_uint64  # vl_size on 64-bit machines
-_UOCTTI = 1
+_VARIANTS = {"dalal-triggs": 0, "uoctti": 1}
 _UNIFORM = 0
 
 _SIGNATURES = {
     "vl_hog_new": (ctypes.c_void_p, ctypes.c_int, _SIZE, ctypes.c_int),
     "vl_hog_delete": (None, ctypes.c_void_p),
     "vl_hog_put_image": (None, ctypes.c_void_p, _FLOATS, _SIZE, _SIZE, _SIZE, _SIZE),
+    "vl_hog_put_polar_field": (None, ctypes.c_void_p, _FLOATS, _FLOATS, ctypes.c_int, _SIZE, _SIZE, _SIZE),
+    "vl_hog_set_use_bilinear_orientation_assignments": (None, ctypes.c_void_p, ctypes.c_int),
     "vl_hog_extract": (None, ctypes.c_void_p, _FLOATS),
+    "vl_hog_render": (None, ctypes.c_void_p, _FLOATS, _FLOATS, _SIZE, _SIZE),
+    "vl_hog_get_dimension": (_SIZE, ctypes.c_void_p),
+    "vl_hog_get_glyph_size": (_SIZE, ctypes.c_void_p),
     "vl_hog_get_width": (_SIZE, ctypes.c_void_p),
     "vl_hog_get_height": (_SIZE, ctypes.c_void_p),
     "vl_dsift_new": (ctypes.c_void_p, ctypes.c_int, ctypes.c_int),
@@ -108,28 +113,50 @@ def library() -> ctypes.CDLL | None:
 
 
 class Hog:
-    """A `VlHog` object, UoCTTI with 9 orientations, whose buffers are kept from image to image."""
+    """A `VlHog` object, whose buffers are kept from image to image."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, variant: str = "uoctti", orientations: int = 9, bilinear: bool = False) -> None:
         loaded = library()
         if loaded is None:
             raise OSError("VLFeat is not installed: apt-get install libvlfeat1")
         self._vl = loaded
-        self._hog = loaded.vl_hog_new(_UOCTTI, 9, 0)
+        self._hog = loaded.vl_hog_new(_VARIANTS[variant], orientations, 0)
+        loaded.vl_hog_set_use_bilinear_orientation_assignments(self._hog, int(bilinear))
 
     def __del__(self) -> None:
         if hasattr(self, "_hog"):
             self._vl.vl_hog_delete(self._hog)
 
     def __call__(self, image: np.ndarray, cell_size: int = 8) -> np.ndarray:
-        """Compute (31, Hc, Wc) float32 from (H, W) or (C, H, W), with H and W above 3, used as float32."""
+        """Compute (D, Hc, Wc) float32 from (H, W) or (C, H, W), with H and W above 3, used as float32."""
         image = np.ascontiguousarray(image, dtype=np.float32)
         channels = image.shape[0] if image.ndim == 3 else 1
         height, width = image.shape[-2:]
         pixels = image.ctypes.data_as(_FLOATS)
         self._vl.vl_hog_put_image(self._hog, pixels, width, height, channels, cell_size)
+        return self._extract()
+
+    def polar(self, field: np.ndarray, cell_size: int, *, directed: bool) -> np.ndarray:
+        """Compute (D, Hc, Wc) float32 from magnitudes and angles (2, H, W), used as float32."""
+        modulus, angle = (np.ascontiguousarray(plane, dtype=np.float32) for plane in field)
+        height, width = modulus.shape
+        planes = modulus.ctypes.data_as(_FLOATS), angle.ctypes.data_as(_FLOATS)
+        self._vl.vl_hog_put_polar_field(self._hog, *planes, int(directed), width, height, cell_size)
+        return self._extract()
+
+    def render(self, features: np.ndarray) -> np.ndarray:
+        """Draw features (D, Hc, Wc) as glyphs, (21 Hc, 21 Wc) float32."""
+        features = np.ascontiguousarray(features, dtype=np.float32)
+        _, rows, columns = features.shape
+        side = self._vl.vl_hog_get_glyph_size(self._hog)
+        drawn = np.zeros((side * rows, side * columns), dtype=np.float32)
+        arrays = drawn.ctypes.data_as(_FLOATS), features.ctypes.data_as(_FLOATS)
+        self._vl.vl_hog_render(self._hog, *arrays, columns, rows)
+        return drawn
+
+    def _extract(self) -> np.ndarray:
         rows, columns = self._vl.vl_hog_get_height(self._hog), self._vl.vl_hog_get_width(self._hog)
-        features = np.empty((31, rows, columns), dtype=np.float32)
+        features = np.empty((self._vl.vl_hog_get_dimension(self._hog), rows, columns), dtype=np.float32)
         self._vl.vl_hog_extract(self._hog, features.ctypes.data_as(_FLOATS))
         return features
 
@@ -176,28 +203,33 @@ class DenseSift:
         height: int,
         width: int,
         *,
-        step: int = 4,
-        bin_size: int = 4,
+        step: int | tuple[int, int] = 4,
+        bin_size: int | tuple[int, int] = 4,
         window: str = "gaussian",
         window_size: float = 2.0,
         bounds: tuple[int, int, int, int] | None = None,
+        geometry: tuple[int, int, int] = (4, 4, 8),
     ) -> None:
+        """`step` and `bin_size` can be (y, x); `geometry` is the number of bins along y and x and of orientations."""
         loaded = library()
         if loaded is None:
             raise OSError("VLFeat is not installed: apt-get install libvlfeat1")
         self._vl = loaded
         self._address = loaded.vl_dsift_new(width, height)
         self.filter = ctypes.cast(self._address, ctypes.POINTER(_Filter)).contents
-        self.filter.geom = _Geometry(8, 4, 4, bin_size, bin_size)
-        self.filter.stepX = self.filter.stepY = step
+        step_y, step_x = step if isinstance(step, tuple) else (step, step)
+        size_y, size_x = bin_size if isinstance(bin_size, tuple) else (bin_size, bin_size)
+        down, across, orientations = geometry
+        self.filter.geom = _Geometry(orientations, across, down, size_x, size_y)
+        self.filter.stepX, self.filter.stepY = step_x, step_y
         self.filter.useFlatWindow = int(window == "flat")
         self.filter.windowSize = window_size
         top, left, bottom, right = bounds or (0, 0, height - 1, width - 1)
         self.filter.boundMinX, self.filter.boundMinY = left, top
         self.filter.boundMaxX, self.filter.boundMaxY = right, bottom
         loaded._vl_dsift_update_buffers(self._address)
-        self.rows = (bottom - top - 3 * bin_size) // step + 1
-        self.columns = (right - left - 3 * bin_size) // step + 1
+        self.rows = (bottom - top - (down - 1) * size_y) // step_y + 1
+        self.columns = (right - left - (across - 1) * size_x) // step_x + 1
 
     def __del__(self) -> None:
         if hasattr(self, "_address"):
@@ -208,11 +240,12 @@ class DenseSift:
         self._vl.vl_dsift_process(self._address, image.ctypes.data_as(_FLOATS))
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Compute (128, h, w) float32, norms (h, w) and centers (h, w, 2), (y, x), from (H, W), used as float32."""
+        """Compute (D, h, w) float32, norms (h, w) and centers (h, w, 2), (y, x), from (H, W), used as float32."""
         self.process(np.ascontiguousarray(image, dtype=np.float32))
         grid = (self.rows, self.columns)
         assert self.filter.numFrames == self.rows * self.columns
-        features = np.ctypeslib.as_array(self.filter.descrs, (*grid, 128)).transpose(2, 0, 1).copy()
+        found = np.ctypeslib.as_array(self.filter.descrs, (*grid, self.filter.descrSize))
+        features = found.transpose(2, 0, 1).copy()
         memory = ctypes.string_at(self.filter.frames, self.filter.numFrames * ctypes.sizeof(_Keypoint))
         frames = np.frombuffer(memory, np.float64).reshape(*grid, 4)
         return features, frames[..., 3].copy(), frames[..., 1::-1].copy()
@@ -236,6 +269,9 @@ class Sift:
         first_octave: int = 0,
         peak_threshold: float = 0.0,
         edge_threshold: float = 10.0,
+        norm_threshold: float = 0.0,
+        magnification: float = 3.0,
+        window_size: float = 2.0,
     ) -> None:
         loaded = library()
         if loaded is None:
@@ -244,16 +280,19 @@ class Sift:
         self._address = loaded.vl_sift_new(width, height, octaves, levels, first_octave)
         self.filter = ctypes.cast(self._address, ctypes.POINTER(_SiftFilter)).contents
         self.filter.peak_thresh, self.filter.edge_thresh = peak_threshold, edge_threshold
+        self.filter.norm_thresh, self.filter.magnif, self.filter.windowSize = norm_threshold, magnification, window_size
 
     def __del__(self) -> None:
         if hasattr(self, "_address"):
             self._vl.vl_sift_delete(self._address)
 
-    def __call__(self, image: np.ndarray, frames: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self, image: np.ndarray, frames: np.ndarray | None = None, orient: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Compute frames (N, 4), x, y, sigma and angle, and descriptors (N, 128), octave by octave, from (H, W).
 
         The image is used as float32. Descriptors of `frames` are computed instead of those of detected frames, if
-        given. Descriptors that VLFeat does not write are all zeros.
+        given, with angles computed if `orient`. Descriptors that VLFeat does not write are all zeros.
         """
         image = np.ascontiguousarray(image, dtype=np.float32)
         found: list[tuple[float, ...]] = []
@@ -271,27 +310,32 @@ class Sift:
             if frames is None:
                 self._detect(describe)
             else:
-                self._initialized(frames, describe)
+                self._initialized(frames, orient, describe)
             ended = self._vl.vl_sift_process_next_octave(self._address)
         return np.array(found).reshape(-1, 4), np.array(described, np.float32).reshape(-1, 128)
 
     def _detect(self, describe: Callable[[_SiftKeypoint, float], None]) -> None:
-        angles = (ctypes.c_double * 4)()
         self._vl.vl_sift_detect(self._address)
         for index in range(self.filter.nkeys):
-            keypoint = self.filter.keys[index]
-            count = self._vl.vl_sift_calc_keypoint_orientations(self._address, angles, ctypes.byref(keypoint))
-            for angle in angles[:count]:
-                describe(keypoint, angle)
+            for angle in self._angles(self.filter.keys[index]):
+                describe(self.filter.keys[index], angle)
 
-    def _initialized(self, frames: np.ndarray, describe: Callable[[_SiftKeypoint, float], None]) -> None:
+    def _initialized(self, frames: np.ndarray, orient: bool, describe: Callable[[_SiftKeypoint, float], None]) -> None:
         keypoint = _SiftKeypoint()
-        for x, y, sigma, angle in frames:
+        for x, y, sigma, given in frames:
             self._vl.vl_sift_keypoint_init(self._address, ctypes.byref(keypoint), x, y, sigma)
             if keypoint.o == self.filter.o_cur:
-                describe(keypoint, angle)
+                for angle in self._angles(keypoint) if orient else [given]:
+                    describe(keypoint, angle)
+
+    def _angles(self, keypoint: _SiftKeypoint) -> list[float]:
+        angles = (ctypes.c_double * 4)()
+        count = self._vl.vl_sift_calc_keypoint_orientations(self._address, angles, ctypes.byref(keypoint))
+        return angles[:count]
 
 
-def sift(image: np.ndarray, frames: np.ndarray | None = None, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+def sift(
+    image: np.ndarray, frames: np.ndarray | None = None, orient: bool = False, **options: Any
+) -> tuple[np.ndarray, np.ndarray]:
     """Compute frames and descriptors with `Sift` for a single image."""
-    return Sift(*image.shape, **options)(image, frames)
+    return Sift(*image.shape, **options)(image, frames, orient)

@@ -52,6 +52,8 @@ def phow(
     Raises:
         ValueError: The image has another shape, or an option is invalid.
     """
+    if not magnification > 0:
+        raise ValueError(f"magnification must be above 0, got {magnification}")
     channels = _channels(image, color.lower())
     last = image.shape[0] - 1, image.shape[1] - 1
     all_frames, all_descriptors = [], []
@@ -82,10 +84,10 @@ def phow(
 
 
 def _channels(image: npt.NDArray[Any], color: str) -> npt.NDArray[Any]:
-    """Return the planes to describe, (H, W, 1) or (H, W, 3)."""
+    """Return the planes to describe, (H, W, 1) or (H, W, 3), in a floating dtype."""
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
         raise ValueError(f"image must have shape (H, W), (H, W, 1) or (H, W, 3), got {image.shape}")
-    pixels = image if image.ndim == 3 else image[..., None]
+    pixels = (image if image.ndim == 3 else image[..., None]).astype(np.promote_types(image.dtype, np.float32))
     if color == "gray":
         return pixels if pixels.shape[2] == 1 else (pixels @ _GRAY_WEIGHTS)[..., None]
     if pixels.shape[2] == 1:
@@ -105,11 +107,10 @@ def _channels(image: npt.NDArray[Any], color: str) -> npt.NDArray[Any]:
 
 def _hsv(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Convert RGB (H, W, 3) to hue in [0, 1), saturation in [0, 1], and value on the scale of the image."""
-    values = pixels.astype(np.promote_types(pixels.dtype, np.float32))
-    most = values.max(axis=2)
-    spread = most - values.min(axis=2)
+    most = pixels.max(axis=2)
+    spread = most - pixels.min(axis=2)
     colored, divisor = spread > 0, np.where(spread > 0, spread, 1)
-    red, green, blue = np.moveaxis(values, 2, 0)
+    red, green, blue = np.moveaxis(pixels, 2, 0)
     sextant = np.select(
         [blue == most, green == most],
         [4 + (red - green) / divisor, 2 + (blue - red) / divisor],
@@ -117,7 +118,7 @@ def _hsv(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     )
     hue = np.where(colored, sextant / 6 % 1, 0)
     saturation = np.where(most > 0, spread / np.where(most > 0, most, 1), 0)
-    return np.stack([hue, saturation, most], axis=-1).astype(values.dtype)
+    return np.stack([hue, saturation, most], axis=-1).astype(pixels.dtype)
 
 
 def _smoothed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -60,14 +61,17 @@ def sift(
     """
     plane = gray_plane(image)
     bins, window = int(magnification), int(window_size)
+    octaves = None if n_octaves is None else operator.index(n_octaves)
+    if octaves is not None and octaves < 0:
+        raise ValueError(f"n_octaves must be at least 0, got {octaves}")
     _check(n_levels, edge_thresh, peak_thresh, norm_thresh, bins, window)
     found = vlfeat_sift(
         plane,
-        levels=n_levels,
-        first_octave=first_octave,
+        levels=operator.index(n_levels),
+        first_octave=operator.index(first_octave),
         peak_threshold=peak_thresh,
         edge_threshold=edge_thresh,
-        octaves=n_octaves,
+        octaves=octaves,
         magnification=_MAGNIFICATION if bins < 0 else bins,
         window_size=window,
         norm_threshold=norm_thresh or 0.0,
