@@ -275,7 +275,8 @@ private:
         double angles[4];
         int count = 0;
         if (given_angle != nullptr) {
-            angles[0] = static_cast<double>(*given_angle);
+            angles[0] = std::fmod(static_cast<double>(*given_angle), kTwoPi);
+            angles[0] += angles[0] < 0.0 ? kTwoPi : 0.0;
             count = 1;
         } else if (inside) {
             double histogram[kOrientationBins];
@@ -294,9 +295,9 @@ private:
                 std::fill(descriptor, descriptor + kDescriptor, 0.0f);
             }
             constexpr auto turn = static_cast<float>(kTwoPi);
-            const auto angle = static_cast<float>(angles[k]);
-            const bool as_given = given_angle != nullptr || angle < turn;
-            found_.frames.insert(found_.frames.end(), {x, y, sigma, as_given ? angle : 0.0f, response});
+            const auto computed = static_cast<float>(angles[k]);
+            const float angle = given_angle != nullptr ? *given_angle : computed < turn ? computed : 0.0f;
+            found_.frames.insert(found_.frames.end(), {x, y, sigma, angle, response});
         }
     }
 

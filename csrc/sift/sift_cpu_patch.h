@@ -190,7 +190,7 @@ void add_votes(const DescriptorRow& row, std::int64_t count, const Marks& marks,
     }
 }
 
-/// Normalize as VLFeat does; return the length.
+/// Normalize as VLFeat does; return the length, infinity if it is not finite.
 float normalize(float* descriptor) {
     float squares = 0.0f;
     for (int k = 0; k < kDescriptor; ++k) {
@@ -200,7 +200,7 @@ float normalize(float* descriptor) {
     for (int k = 0; k < kDescriptor; ++k) {
         descriptor[k] /= length;
     }
-    return length;
+    return squares < 3.0e38f ? length : __builtin_inff();
 }
 
 /// Restrict the columns [first, last] of row dy to those within the window (|nx| and |ny| below 2.5), plus one at
@@ -265,7 +265,7 @@ bool describe(const Patch& patch, const Parameters& parameters, double angle, fl
         descriptor[k] = dense_sift::clip(descriptor[k]);
     }
     normalize(descriptor);
-    return length < 1.0e19f;
+    return length < __builtin_inff();
 }
 
 }  // namespace

@@ -201,11 +201,24 @@ def sift(choices: Choices) -> None:
     levels, octave = choices.one_of((3, 1, 2, 5, 32, 33, 0, -1)), choices.one_of((0, -1, 1, 2, 5, 29, 30, -2))
     peak, edge = choices.one_of(NUMBERS), choices.one_of((10.0, *NUMBERS))
     threads = choices.one_of(COUNTS[:8])
-    frames, descriptors, offsets = _native.sift(description(choices, images), levels, octave, peak, edge, threads)
+    further: dict[str, Any] = {}
+    if choices.seldom():
+        further = {"octaves": choices.one_of((-1, 0, 1, 3, 99, -2)), "magnification": choices.one_of((3.0, *NUMBERS))}
+        further |= {"window_size": choices.one_of((2.0, *NUMBERS)), "norm_threshold": choices.one_of(NUMBERS)}
+    given = None
+    if choices.seldom():
+        given = values_of(choices, (1, 1, choices.one_of((3, 1, 0, 40)), 4), "float32")
+        given *= np.float32(choices.one_of((1.0, 30.0, 1e5)))
+        further |= {"frames": description(choices, given), "orient": choices.number() % 2 == 0}
+    frames, descriptors, offsets = _native.sift(
+        description(choices, images), levels, octave, peak, edge, threads, **further
+    )
     assert frames.shape[0] == 5 and offsets[-1] == frames.shape[1] == len(descriptors)
     assert np.isfinite(frames).all() and np.isfinite(descriptors).all() and (frames[2] > 0).all()
     copy = np.ascontiguousarray(images)
-    again = _native.sift(described(copy), levels, octave, peak, edge, 1)
+    if given is not None:
+        further["frames"] = described(given)
+    again = _native.sift(described(copy), levels, octave, peak, edge, 1, **further)
     assert all(map(np.array_equal, (frames, descriptors, offsets), again)), "the memory layout or the threads matter"
 
 
