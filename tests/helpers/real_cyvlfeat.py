@@ -40,7 +40,7 @@ def hog(
 
 def stored(descriptors: np.ndarray, float_descriptors: bool) -> np.ndarray:
     """Return descriptors (N, D) on cyvlfeat's scale."""
-    scaled = np.minimum(512 * descriptors, 255).astype(np.float32)
+    scaled = np.minimum(np.float32(512) * descriptors.astype(np.float32), np.float32(255))
     return scaled if float_descriptors else scaled.astype(np.uint8)
 
 
@@ -65,10 +65,9 @@ def dsift(
         bounds=bounds,
         geometry=tuple(geometry),
     )
-    features, norms, centers = real(image.reshape(image.shape[:2]))
-    frames = np.concatenate([centers, norms[..., None]], axis=2) if norm else centers
-    flat = features.reshape(len(features), -1).T
-    return frames.reshape(len(flat), -1).astype(np.float32), stored(flat, float_descriptors)
+    descriptors, keypoints = real.rows_of(image.reshape(image.shape[:2]))
+    frames = keypoints[:, [1, 0, 3] if norm else [1, 0]].astype(np.float32)
+    return frames, stored(descriptors, float_descriptors)
 
 
 def phow(

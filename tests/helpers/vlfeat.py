@@ -241,14 +241,20 @@ class DenseSift:
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Compute (D, h, w) float32, norms (h, w) and centers (h, w, 2), (y, x), from (H, W), used as float32."""
-        self.process(np.ascontiguousarray(image, dtype=np.float32))
+        descriptors, keypoints = self.rows_of(image)
         grid = (self.rows, self.columns)
-        assert self.filter.numFrames == self.rows * self.columns
-        found = np.ctypeslib.as_array(self.filter.descrs, (*grid, self.filter.descrSize))
-        features = found.transpose(2, 0, 1).copy()
-        memory = ctypes.string_at(self.filter.frames, self.filter.numFrames * ctypes.sizeof(_Keypoint))
-        frames = np.frombuffer(memory, np.float64).reshape(*grid, 4)
+        features = descriptors.reshape(*grid, -1).transpose(2, 0, 1).copy()
+        frames = keypoints.reshape(*grid, 4)
         return features, frames[..., 3].copy(), frames[..., 1::-1].copy()
+
+    def rows_of(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Compute descriptors (N, D), in VLFeat's memory until the next call, and keypoints (N, 4): x, y, s, norm."""
+        self.process(np.ascontiguousarray(image, dtype=np.float32))
+        count = self.filter.numFrames
+        assert count == self.rows * self.columns
+        descriptors = np.ctypeslib.as_array(self.filter.descrs, (count, self.filter.descrSize))
+        memory = ctypes.string_at(self.filter.frames, count * ctypes.sizeof(_Keypoint))
+        return descriptors, np.frombuffer(memory, np.float64).reshape(count, 4)
 
 
 def dense_sift(image: np.ndarray, **options: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
