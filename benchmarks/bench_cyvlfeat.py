@@ -1,8 +1,8 @@
 """`preimage.compat.cyvlfeat` and the real VLFeat through the same functions, on one thread.
 
 Appended to cyvlfeat-cpu.csv. `ratio` is how many times VLFeat's speed, in the same rounds. VLFeat is called with ctypes
-(tests/helpers/real_cyvlfeat.py) instead of Cython, which costs 10 % or so with sparse SIFT, and nothing elsewhere. Every
-result is compared with VLFeat's before it is timed.
+(tests/helpers/real_cyvlfeat.py) instead of Cython, keypoint by keypoint in sparse SIFT, which makes it slower there.
+Every result is compared with VLFeat's before it is timed.
 """
 
 from __future__ import annotations

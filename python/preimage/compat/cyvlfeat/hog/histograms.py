@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from preimage.ops._output_sizes import cell_count
+
 Array = npt.NDArray[np.float32]
 
 _EPSILON = 1e-4  # added to the energy of 2 x 2 cells under the square root
@@ -20,7 +22,7 @@ _TEXTURE = 1 / np.sqrt(18)  # for any number of orientations
 class Votes(NamedTuple):
     """Votes of each pixel for one or two directed bins."""
 
-    bins: npt.NDArray[np.int64]  # [K, H, W]
+    bins: npt.NDArray[np.int16]  # [K, H, W]
     strengths: Array  # [K, H, W]
 
 
@@ -30,26 +32,30 @@ def image_votes(planes: Array, orientations: int, bilinear: bool) -> Votes:
     A pixel votes with its gradient, in the channel where it is largest, for the direction with the largest scalar
     product, or for the two largest ones if `bilinear`.
     """
-    gradients = np.zeros((2, *planes.shape), np.float32)
+    gx, gy, squares = np.zeros((3, *planes.shape[1:]), np.float32)
     if min(planes.shape[1:]) > 2:
-        gradients[0, :, 1:-1, 1:-1] = planes[:, 1:-1, 2:] - planes[:, 1:-1, :-2]
-        gradients[1, :, 1:-1, 1:-1] = planes[:, 2:, 1:-1] - planes[:, :-2, 1:-1]
-    energies = gradients[0] ** 2 + gradients[1] ** 2
-    strongest = energies.argmax(axis=0)[None]
-    gx, gy = (np.take_along_axis(gradient, strongest, axis=0)[0] for gradient in gradients)
-    length = np.sqrt(np.take_along_axis(energies, strongest, axis=0)[0])
+        inner = (slice(1, -1), slice(1, -1))
+        for plane in planes:
+            across, down = plane[1:-1, 2:] - plane[1:-1, :-2], plane[2:, 1:-1] - plane[:-2, 1:-1]
+            energy = across * across + down * down
+            longer = energy > squares[inner]
+            for values, strongest in ((across, gx), (down, gy), (energy, squares)):
+                np.copyto(strongest[inner], values, where=longer)
+    length = np.sqrt(squares)
     best, second = np.full((2, *gx.shape), -1, np.float32)
-    bins, second_bins = np.zeros((2, *gx.shape), np.int64)
+    bins, second_bins = np.zeros((2, *gx.shape), np.int16)
     for k in range(orientations):
         angle = k * np.pi / orientations
         score = gx * np.float32(np.cos(angle)) + gy * np.float32(np.sin(angle))
-        directed = np.where(score < 0, k + orientations, k)
-        score = np.abs(score)
+        directed = (score < 0).astype(np.int16) * np.int16(orientations) + np.int16(k)
+        np.abs(score, out=score)
         better = score > best
-        better_than_second = ~better & (score > second)
-        second = np.where(better, best, np.where(better_than_second, score, second))
-        second_bins = np.where(better, bins, np.where(better_than_second, directed, second_bins))
-        best, bins = np.where(better, score, best), np.where(better, directed, bins)
+        if bilinear:
+            better_than_second = ~better & (score > second)
+            second = np.where(better, best, np.where(better_than_second, score, second))
+            second_bins = np.where(better, bins, np.where(better_than_second, directed, second_bins))
+        np.copyto(best, score, where=better)
+        np.copyto(bins, directed, where=better)
     if not bilinear:
         return Votes(bins[None], length[None])
     cosine = np.minimum(best / np.maximum(length, np.float32(1e-10)), np.float32(1))
@@ -72,10 +78,10 @@ def polar_votes(field: Array, orientations: int, directed: bool, bilinear: bool)
     strength = np.maximum(modulus, 0)
     if not bilinear:
         nearest = np.where(1 - share > share, first, first + 1) % period
-        return Votes(nearest[None], strength[None])
+        return Votes(nearest.astype(np.int16)[None], strength[None])
     # VLFeat multiplies both spatial weights by that of the orientation.
     shares = np.stack([1 - share, share]) ** 2
-    return Votes(np.stack([first, first + 1]) % period, shares * strength)
+    return Votes((np.stack([first, first + 1]) % period).astype(np.int16), shares * strength)
 
 
 def cell_histograms(votes: Votes, count: int, cell_size: int, size: tuple[int, int]) -> Array:
@@ -84,12 +90,15 @@ def cell_histograms(votes: Votes, count: int, cell_size: int, size: tuple[int, i
     Returns:
         (count, h, w) float32.
     """
-    down, across = (_weights(pixels, cell_size) for pixels in size)
-    histograms = []
-    for index in range(count):
-        chosen = np.where(votes.bins == index, votes.strengths, 0).sum(axis=0, dtype=np.float64)
-        histograms.append(down.T @ chosen @ across)
-    return np.stack(histograms).astype(np.float32)
+    (row, down), (column, across) = (_nearest_cells(pixels, cell_size) for pixels in size)
+    rows, columns = (cell_count(pixels, cell_size) + 2 for pixels in size)  # one more at either end, dropped below
+    total = np.zeros(count * rows * columns)
+    for bins, strengths in zip(votes.bins, votes.strengths, strict=True):
+        cells = (bins.astype(np.int64) * rows + row[:, None]) * columns + column
+        for dy, dx in np.ndindex(2, 2):
+            shares = strengths * down[dy][:, None] * across[dx]
+            total += np.bincount((cells + (dy * columns + dx)).ravel(), shares.ravel(), len(total))
+    return total.reshape(count, rows, columns)[:, 1:-1, 1:-1].astype(np.float32)
 
 
 def normalized(histograms: Array, variant: str) -> Array:
@@ -113,13 +122,9 @@ def normalized(histograms: Array, variant: str) -> Array:
     return np.concatenate([directions, textures]).astype(np.float32)
 
 
-def _weights(pixels: int, cell_size: int) -> npt.NDArray[np.float64]:  # [pixels, cells]
-    """Compute the weight of each pixel for each cell along one axis; those for cells outside are dropped."""
-    cells = (pixels + cell_size // 2) // cell_size
+def _nearest_cells(pixels: int, cell_size: int) -> tuple[npt.NDArray[np.int64], Array]:
+    """Return, for each pixel along an axis, the cell before it, counted from 1, and the weights of it and the next."""
     position = ((np.arange(pixels) + 0.5) / cell_size - 0.5).astype(np.float32)
     before = np.floor(position)
-    index = np.arange(pixels)
-    weights = np.zeros((pixels, cells + 2))
-    weights[index, before.astype(np.int64) + 1] = 1 - (position - before)
-    weights[index, before.astype(np.int64) + 2] = position - before
-    return weights[:, 1:-1]
+    share = position - before
+    return before.astype(np.int64) + 1, np.stack([1 - share, share])

@@ -134,8 +134,12 @@ def _smoothed(
             continue  # the mirrored border repeats the only value
         padding = [(radius, radius) if other == axis else (0, 0) for other in range(3)]
         padded = np.pad(pixels, padding, mode="symmetric").astype(np.float64)
-        total = np.zeros(pixels.shape)
-        for shift, weight in enumerate(weights):
-            total += weight * padded.take(range(shift, shift + size), axis)
+        before = (slice(None),) * axis
+        total = weights[radius] * padded[(*before, slice(radius, radius + size))]
+        for shift in range(radius):  # pairs of equal weights
+            after = 2 * radius - shift
+            pair = padded[(*before, slice(shift, shift + size))] + padded[(*before, slice(after, after + size))]
+            pair *= weights[shift]
+            total += pair
         pixels = total.astype(pixels.dtype)
     return pixels
