@@ -20,6 +20,7 @@ import skimage.feature
 import torch
 
 import preimage
+import vlfeat
 from paths import ROOT
 from preimage.inverters.architectures import config_to_dict
 from preimage.inverters.onnx_graph import WEIGHTS
@@ -246,6 +247,21 @@ def test_export(tmp_path: Path) -> None:
     rows = read(tmp_path / "export-cpu.csv")
     assert [row["contender"] for row in rows] == ["torch", *(f"onnxruntime {weights}" for weights in WEIGHTS)]
     assert all(float(row["error"]) < ONNX_FLOAT16 for row in rows[1:])
+
+
+@pytest.mark.skipif(vlfeat.library() is None, reason="libvl.so.1 (package libvlfeat1) is not installed")
+def test_cyvlfeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import bench_cyvlfeat as bench  # noqa: PLC0415
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the benchmark sets it
+    monkeypatch.setattr(bench, "SECONDS", 0.0)
+    monkeypatch.setattr(bench, "CALLS", [("hog", {"cell_size": 8}), ("sift", {"compute_descriptor": True})])
+    assert bench.main(["--quick", "-o", str(tmp_path)]) == 0
+    rows = read(tmp_path / "cyvlfeat-cpu.csv")
+    assert [row["function"] for row in rows] == ["hog", "sift"]
+    assert all(float(row[column]) > 0 for row in rows for column in ("milliseconds", "vlfeat_milliseconds", "ratio"))
+    monkeypatch.setitem(bench.OURS, "hog", lambda image, **options: image)
+    assert bench.main(["--quick", "-o", str(tmp_path)]) == 1
 
 
 @pytest.mark.nightly
