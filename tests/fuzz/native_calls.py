@@ -208,7 +208,8 @@ def sift(choices: Choices) -> None:
     given = None
     if choices.seldom():
         given = values_of(choices, (1, 1, choices.one_of((3, 1, 0, 40)), 4), "float32")
-        given *= np.float32(choices.one_of((1.0, 30.0, 1e5)))
+        with np.errstate(over="ignore"):
+            given *= np.float32(choices.one_of((1.0, 30.0, 1e5)))
         further |= {"frames": description(choices, given), "orient": choices.number() % 2 == 0}
     frames, descriptors, offsets = _native.sift(
         description(choices, images), levels, octave, peak, edge, threads, **further
