@@ -6,18 +6,27 @@ from typing import Any, NoReturn
 
 import torch
 
+from preimage.ops._function_transforms import applied, transformable
+
+
+def _save(ctx: Any, gradient: torch.Tensor, name: str, *sources: torch.Tensor) -> None:
+    ctx.name = name
+
 
 class _OnceDifferentiable(torch.autograd.Function):
     """Identity whose backward raises, so that the gradient is not treated as a constant."""
 
     @staticmethod
     def forward(ctx: Any, gradient: torch.Tensor, name: str, *sources: torch.Tensor) -> torch.Tensor:
-        ctx.name = name
+        _save(ctx, gradient, name)
         return gradient.view_as(gradient)
 
     @staticmethod
     def backward(ctx: Any, *_: torch.Tensor) -> NoReturn:
         raise RuntimeError(f"{ctx.name} has no second derivative")
+
+
+_Transformable = transformable(_OnceDifferentiable, lambda gradient, *_: gradient.view_as(gradient), _save)
 
 
 def once_differentiable(name: str, gradient: torch.Tensor, *sources: torch.Tensor) -> torch.Tensor:
@@ -30,5 +39,5 @@ def once_differentiable(name: str, gradient: torch.Tensor, *sources: torch.Tenso
     """
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # a derivative cannot be requested or traced
         return gradient
-    result: torch.Tensor = _OnceDifferentiable.apply(gradient, name, *sources)  # type: ignore[no-untyped-call]
+    result: torch.Tensor = applied(_OnceDifferentiable, _Transformable, gradient, name, *sources)
     return result

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from preimage.ops import _native
+from preimage.ops._function_transforms import batch_over_images, save_images, transformable
 from preimage.ops._native_tensors import as_native, describe
 from preimage.ops._once_differentiable import once_differentiable
 from preimage.ops._output_sizes import Bounds
@@ -52,24 +53,17 @@ def _dense_sift_backward_cpu(
 
 _op: Callable[..., Pair] = torch.ops.preimage.dense_sift.default
 _backward: Callable[..., torch.Tensor] = torch.ops.preimage.dense_sift_backward.default
+batch_over_images("dense_sift")
+batch_over_images("dense_sift_backward", gradients=2)
 
 
 class DenseSift(torch.autograd.Function):
     """Autograd function of the op in float32, used only if a gradient is required, because it adds overhead."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        images: torch.Tensor,
-        step: int,
-        bin_size: int,
-        window: str,
-        window_size: float,
-        bounds: Bounds | None,
-    ) -> Pair:
-        ctx.save_for_backward(images)
-        ctx.parameters = (step, bin_size, window, window_size, bounds)
-        return _op(images, *ctx.parameters, torch.float32)
+    def forward(ctx: Any, images: torch.Tensor, *parameters: Any) -> Pair:
+        save_images(ctx, images, *parameters)
+        return _op(images, *parameters, torch.float32)
 
     @staticmethod
     def backward(
@@ -85,3 +79,6 @@ class DenseSift(torch.autograd.Function):
             None,
             None,
         )
+
+
+TransformableDenseSift = transformable(DenseSift, lambda *inputs: _op(*inputs, torch.float32))

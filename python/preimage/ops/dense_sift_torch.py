@@ -10,11 +10,12 @@ from preimage.ops import (
     _native,
     dense_sift_cuda,  # noqa: F401 (registers the op for CUDA)
 )
+from preimage.ops._function_transforms import applied, check_no_tangent
 from preimage.ops._images import dtype_name
 from preimage.ops._native_tensors import as_native, describe, needs_gradient
 from preimage.ops._output_sizes import Bounds, grid_size
 from preimage.ops._schemas import LIBRARY
-from preimage.ops.dense_sift_backward import DenseSift, full_bounds
+from preimage.ops.dense_sift_backward import DenseSift, TransformableDenseSift, full_bounds
 
 
 def dense_sift_torch(
@@ -27,10 +28,11 @@ def dense_sift_torch(
     dtype: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute the features and norms of checked images (B, C, H, W), see `preimage.dense_sift`."""
+    check_no_tangent("dense_sift", images)
     kind: torch.dtype = getattr(torch, dtype)
     parameters = step, bin_size, window, window_size, bounds
     if needs_gradient(images) and kind.is_floating_point:
-        features, norms = DenseSift.apply(images, *parameters)  # type: ignore[no-untyped-call]
+        features, norms = applied(DenseSift, TransformableDenseSift, images, *parameters)
         return features.to(kind), norms
     return _op(images, *parameters, kind)
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from preimage.ops import _native
+from preimage.ops._function_transforms import applied, batch_over_images, check_no_tangent, save_images, transformable
 from preimage.ops._native_tensors import as_native, describe, needs_gradient, require_cuda, stream, workspace
 from preimage.ops._once_differentiable import once_differentiable
 from preimage.ops._output_sizes import cell_count
@@ -16,8 +17,9 @@ from preimage.ops._schemas import LIBRARY
 
 def hog_torch(images: torch.Tensor, cell_size: int, variant: str, color: str, dtype: str) -> torch.Tensor:
     """Compute the features of checked images (B, C, H, W), see `preimage.hog`."""
+    check_no_tangent("hog", images)
     if needs_gradient(images):
-        features: torch.Tensor = _Hog.apply(images, cell_size, variant, color)  # type: ignore[no-untyped-call]
+        features: torch.Tensor = applied(_Hog, _TransformableHog, images, cell_size, variant, color)
     else:
         features = _op(images, cell_size, variant, color)
     return features.to(getattr(torch, dtype))
@@ -73,6 +75,8 @@ def _hog_backward_cuda(
 _op: Callable[[torch.Tensor, int, str, str], torch.Tensor] = torch.ops.preimage.hog.default
 _backward: Callable[[torch.Tensor, torch.Tensor, int, str, str], torch.Tensor]
 _backward = torch.ops.preimage.hog_backward.default
+batch_over_images("hog")
+batch_over_images("hog_backward", gradients=1)
 
 
 class _Hog(torch.autograd.Function):
@@ -80,8 +84,7 @@ class _Hog(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, images: torch.Tensor, cell_size: int, variant: str, color: str) -> torch.Tensor:
-        ctx.save_for_backward(images)
-        ctx.parameters = (cell_size, variant, color)
+        save_images(ctx, images, cell_size, variant, color)
         return _op(images, cell_size, variant, color)
 
     @staticmethod
@@ -89,3 +92,6 @@ class _Hog(torch.autograd.Function):
         (images,) = ctx.saved_tensors
         result = _backward(gradient, images, *ctx.parameters).to(images.dtype)
         return once_differentiable("hog", result, gradient, images), None, None, None
+
+
+_TransformableHog = transformable(_Hog, _op)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from preimage.ops import _native
+from preimage.ops._function_transforms import batch_over_images, check_no_tangent
 from preimage.ops._native_tensors import as_native, describe, needs_gradient, require_cuda, stream
 from preimage.ops._schemas import LIBRARY
 
@@ -24,6 +25,7 @@ def lbp_codes_torch(images: torch.Tensor, variant: str) -> torch.Tensor:
 
 
 def _check_no_gradient(images: torch.Tensor) -> None:
+    check_no_tangent("lbp", images)
     if needs_gradient(images):
         raise ValueError(
             "images must not require a gradient, because the derivative of LBP is zero almost everywhere: pass "
@@ -73,3 +75,5 @@ def _codes_cuda(images: torch.Tensor, variant: str) -> torch.Tensor:
 
 _lbp_op: Callable[[torch.Tensor, int, str], torch.Tensor] = torch.ops.preimage.lbp.default
 _codes_op: Callable[[torch.Tensor, str], torch.Tensor] = torch.ops.preimage.lbp_codes.default
+batch_over_images("lbp")
+batch_over_images("lbp_codes")
