@@ -19,7 +19,7 @@ def info(path: str | PathLike[str], *, keypoint_format: str | None = None) -> di
 
     Args:
         path: Feature store, feature file, arrays, keypoint file, weights, file of a baseline, a training run's folder,
-            or the folder or name of an inverter.
+            or the folder or name of an inverter, also one on the Hugging Face Hub.
         keypoint_format: Format of a keypoint file, see `preimage.read_keypoints`; ``None`` recognizes it by the suffix.
 
     Returns:
@@ -37,14 +37,13 @@ def info(path: str | PathLike[str], *, keypoint_format: str | None = None) -> di
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    from preimage import inverters
     from preimage.errors import FileFormatError
-    from preimage.inverters.pretrained import resolve
+    from preimage.inverters.pretrained import is_inverter_name, resolve
     from preimage.io import is_keypoint_file
     from preimage.io.arrays import is_array_file
     from preimage.store import read_index
 
-    if not path.exists() and str(path) in inverters.list_inverters():
+    if not path.exists() and is_inverter_name(path):
         path = resolve(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder, and no pretrained inverter of that name")

@@ -72,6 +72,12 @@ OPTIONAL = {
             "JPEG decoders on a GPU",
             "pip install 'preimage[gpu]'",
         ),
+        OptionalPackage(
+            "huggingface_hub",
+            ("huggingface_hub", "huggingface_hub.constants", "huggingface_hub.errors"),
+            "inverters on the Hugging Face Hub",
+            "pip install 'preimage[hub]'",
+        ),
         OptionalPackage("lightning", ("lightning.pytorch",), "callbacks of PyTorch Lightning", "pip install lightning"),
         OptionalPackage("timm", ("timm", "timm.data", "huggingface_hub"), "networks timm:NAME", "pip install timm"),
         OptionalPackage(

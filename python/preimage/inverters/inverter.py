@@ -377,17 +377,29 @@ class Inverter(nn.Module):
         return pretrained.write(Path(folder), fields, state)
 
     @classmethod
-    def load(cls, name_or_folder: str | os.PathLike[str]) -> Inverter:
-        """Load a pretrained inverter by name, or one from a folder that `save` or the trainer wrote.
+    def load(
+        cls,
+        name_or_folder: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+    ) -> Inverter:
+        """Load a pretrained inverter by name, one from a folder that `save` or the trainer wrote, or one from the Hub.
 
         The inverter is in evaluation mode, float32, on the CPU, and its weights have no gradients
         (``inverter.requires_grad_()`` turns them on).
 
+        Args:
+            name_or_folder: As in `load_inverter`.
+            revision: Branch, tag or commit of a repository on the Hub.
+            cache_dir: Folder of the Hub's cache.
+
         Raises:
-            ValueError: Neither a folder nor the name of a pretrained inverter; the message lists the names.
+            ValueError: Neither a folder, the name of a pretrained inverter (the message lists them) nor a repository.
             FileFormatError: A file in the folder is missing, damaged or of another version.
+            ImportError: The name of a repository, but huggingface_hub is not installed.
         """
-        folder = pretrained.resolve(name_or_folder)
+        folder = pretrained.resolve(name_or_folder, revision=revision, cache_dir=cache_dir)
         fields, tensors = pretrained.read(folder)
         with pretrained.naming(folder):
             tensors = _checked_weights(fields, tensors)
@@ -444,23 +456,36 @@ class Inverter(nn.Module):
         return images[:, :, : size[0], : size[1]]
 
 
-def load_inverter(name_or_folder: str | os.PathLike[str], device: str | torch.device = "auto") -> Inverter:
-    """Load a pretrained inverter by name, or one from a folder.
+def load_inverter(
+    name_or_folder: str | os.PathLike[str],
+    device: str | torch.device = "auto",
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Inverter:
+    """Load a pretrained inverter by name, one from a folder, or one from the Hugging Face Hub.
 
     Args:
-        name_or_folder: One of `list_inverters`, or the folder of an inverter or of a training run.
+        name_or_folder: One of `list_inverters`; the folder of an inverter or of a training run; or ``"user/name"`` or
+            ``"user/name@revision"`` for a repository of the Hub, which needs huggingface_hub
+            (``pip install 'preimage[hub]'``). A folder of that path comes first, and names in a folder that exists are
+            paths. Only ``config.json``, ``model.safetensors`` and the model card are downloaded, no code.
         device: ``"auto"`` (CUDA where available), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+        revision: Branch, tag or commit of the repository; ``None`` for the main branch.
+        cache_dir: Folder of the Hub's cache; ``None`` for that of ``HF_HUB_CACHE`` or ``HF_HOME``.
 
     Raises:
-        ValueError: Neither a folder nor the name of a pretrained inverter (the names are listed), or no such device.
-        FileFormatError: A file in the folder is missing, damaged or of another version.
+        ValueError: Neither a folder nor the name of a pretrained inverter (the names are listed), no such repository or
+            revision, or no such device.
+        FileFormatError: A file in the folder or repository is missing, damaged or of another version.
+        ImportError: The name of a repository, but huggingface_hub is not installed.
 
     Example:
         >>> inverter = preimage.load_inverter("hog-compact")
         >>> inverter(preimage.hog(image), size=image.shape[-2:])  # [3, H, W] in [0, 1]
     """
     wanted = resolve_device(device)
-    return Inverter.load(name_or_folder).to(wanted)
+    return Inverter.load(name_or_folder, revision=revision, cache_dir=cache_dir).to(wanted)
 
 
 def _as_tensor(features: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:

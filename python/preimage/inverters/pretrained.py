@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 
 from preimage.errors import FileFormatError, parse_json
+from preimage.inverters import hub
 from preimage.io.atomic import atomic_write, move_into_place
 from preimage.io.checksum import CHECKSUM, ZEROS, check_text, with_checksum
 from preimage.io.folders import make_folders
@@ -151,10 +152,28 @@ def naming(folder: Path) -> Iterator[None]:
         raise FileFormatError(folder / CONFIG, str(error)) from error
 
 
-def list_inverters() -> list[str]:
-    """Return the names of the pretrained inverters in the package, sorted."""
+def list_inverters(*, cached: bool = False) -> list[str]:
+    """Return the names of the pretrained inverters in the package, sorted.
+
+    Args:
+        cached: Append the inverters in the local cache of the Hugging Face Hub, ``user/name``, sorted as well.
+
+    Raises:
+        ImportError: `cached` needs huggingface_hub, which is not installed.
+    """
     folder = _weights_folder()
-    return sorted(entry.name for entry in folder.iterdir() if (entry / CONFIG).is_file()) if folder.is_dir() else []
+    names = sorted(entry.name for entry in folder.iterdir() if (entry / CONFIG).is_file()) if folder.is_dir() else []
+    return names + (_cached_inverters() if cached else [])
+
+
+def _cached_inverters() -> list[str]:
+    """Return the repositories of the Hub's cache that contain an inverter, sorted."""
+    found = set()
+    for repository, folder in hub.cached(CONFIG):
+        with contextlib.suppress(FileFormatError, OSError):  # configs of other models
+            read_config(folder)
+            found.add(repository)
+    return sorted(found)
 
 
 def pretrained_folder(name: str) -> Path:
@@ -193,15 +212,48 @@ def find_inverter(spec: Spec) -> str:
     )
 
 
-def resolve(name_or_folder: str | os.PathLike[str]) -> Path:
-    """Return the folder of an inverter, from its path or the name of a pretrained one; ``ValueError`` for neither."""
-    path = Path(name_or_folder)
-    if path.is_dir():
-        return path
-    if str(name_or_folder) in list_inverters():
-        return pretrained_folder(str(name_or_folder))
+def is_inverter_name(name: str | os.PathLike[str]) -> bool:
+    """Return whether a name is that of a pretrained inverter or of a repository of the Hugging Face Hub."""
+    return str(name) in list_inverters() or hub.split_name(name) is not None
+
+
+def resolve(
+    name_or_folder: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Return the folder of an inverter, from its path, the name of a pretrained one, or a repository's name.
+
+    A folder comes before a name; a repository is downloaded if it is not in the Hub's cache.
+
+    Args:
+        name_or_folder: Folder, name of a pretrained inverter, or ``user/name`` or ``user/name@revision`` on the Hub.
+        revision: Branch, tag or commit of the repository.
+        cache_dir: Folder of the Hub's cache.
+
+    Raises:
+        ValueError: None of them, or a revision of something else than a repository.
+        FileFormatError: A repository without the files of an inverter.
+        ImportError: A repository's name, but huggingface_hub is not installed.
+    """
+    path, is_pretrained = Path(name_or_folder), str(name_or_folder) in list_inverters()
+    if path.is_dir() or is_pretrained:
+        if revision is not None:
+            kind = "a folder" if path.is_dir() else "a pretrained inverter"
+            raise ValueError(f"revision must be None for {kind}, {name_or_folder}, got {revision!r}")
+        return path if path.is_dir() else pretrained_folder(str(name_or_folder))
+    if name := hub.split_name(name_or_folder):
+        repository, named_revision = name
+        if revision is not None and named_revision is not None:
+            raise ValueError(f"revision must be None for {name_or_folder}, which contains one, got {revision!r}")
+        at = named_revision if revision is None else revision
+        return hub.fetch(repository, (CONFIG, WEIGHTS), read_config, revision=at, cache_dir=cache_dir)
     known = ", ".join(list_inverters()) or "none"
-    raise ValueError(f"{name_or_folder}: neither a folder nor the name of a pretrained inverter ({known})")
+    raise ValueError(
+        f"{name_or_folder}: neither a folder nor the name of a pretrained inverter ({known}); an inverter on the "
+        "Hugging Face Hub is named user/name"
+    )
 
 
 def _weights_folder() -> Path:
