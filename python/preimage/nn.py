@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from preimage.ops import torch_ops  # noqa: F401 - registers the descriptors with torch
+from preimage.ops._images import DType
 from preimage.ops.dense_sift import dense_sift
 from preimage.ops.hog import hog
 from preimage.ops.lbp import lbp
@@ -17,72 +18,126 @@ from preimage.ops.upconv import upconv, upconv_chain, upconv_chain_distance
 class HOG(nn.Module):
     """Compute HOG features with `preimage.hog`, for example as a loss between images.
 
+    The parameters are those of `preimage.hog`, and are checked on creation. There is nothing to train or to move: the
+    module has no parameters or buffers, computes on the device of the images, and returns features of `dtype` whatever
+    the dtype of the images, also under autocast.
+
     Args:
         cell_size: Side of a cell in pixels, at least 1.
-        variant: Definition of the features; only ``"vlfeat-uoctti"``.
+        variant: Definition of the features.
         color: ``"luma"`` or ``"strongest"``.
+        dtype: Dtype of the features: float32, float16 or bfloat16.
 
     Shape:
         (..., C, H, W), where C is 1 or 3, to (..., 31, h, w).
+
+    Raises:
+        TypeError, ValueError: As `preimage.hog` for these parameters.
     """
 
-    def __init__(self, cell_size: int = 8, variant: str = "vlfeat-uoctti", color: str = "luma") -> None:
+    def __init__(
+        self,
+        cell_size: int = 8,
+        variant: str = "vlfeat-uoctti",
+        color: str = "luma",
+        *,
+        dtype: DType = "float32",
+    ) -> None:
         super().__init__()
-        self.cell_size, self.variant, self.color = cell_size, variant, color
+        self.cell_size, self.variant, self.color, self.dtype = cell_size, variant, color, dtype
+        self(_no_images(cell_size))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return hog(images, cell_size=self.cell_size, variant=self.variant, color=self.color)
+        return hog(images, cell_size=self.cell_size, variant=self.variant, color=self.color, dtype=self.dtype)
 
     def extra_repr(self) -> str:
-        return f"cell_size={self.cell_size}, variant={self.variant!r}, color={self.color!r}"
+        return f"cell_size={self.cell_size}, variant={self.variant!r}, color={self.color!r}, dtype={self.dtype!r}"
 
 
 class LBP(nn.Module):
-    """Compute LBP features with `preimage.lbp`. They have no gradient.
+    """Compute LBP features with `preimage.lbp`. They have no gradient: images that require one are an error.
+
+    The parameters are those of `preimage.lbp`, and are checked on creation. As in `HOG`, there is nothing to train or
+    to move.
 
     Args:
         cell_size: Side of a cell in pixels, at least 1.
         variant: Definition of the features; only ``"vlfeat-uniform"``.
+        dtype: Dtype of the features: float32, float16 or bfloat16.
 
     Shape:
         (..., C, H, W), where C is 1 or 3, to (..., 58, H // cell_size, W // cell_size).
+
+    Raises:
+        TypeError, ValueError: As `preimage.lbp` for these parameters.
     """
 
-    def __init__(self, cell_size: int = 16, variant: str = "vlfeat-uniform") -> None:
+    def __init__(self, cell_size: int = 16, variant: str = "vlfeat-uniform", *, dtype: DType = "float32") -> None:
         super().__init__()
-        self.cell_size, self.variant = cell_size, variant
+        self.cell_size, self.variant, self.dtype = cell_size, variant, dtype
+        self(_no_images(cell_size))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return lbp(images, cell_size=self.cell_size, variant=self.variant)
+        return lbp(images, cell_size=self.cell_size, variant=self.variant, dtype=self.dtype)
 
     def extra_repr(self) -> str:
-        return f"cell_size={self.cell_size}, variant={self.variant!r}"
+        return f"cell_size={self.cell_size}, variant={self.variant!r}, dtype={self.dtype!r}"
 
 
 class DenseSIFT(nn.Module):
     """Compute dense SIFT descriptors with `preimage.dense_sift`, for example as a loss between images.
+
+    The parameters are those of `preimage.dense_sift`, and are checked on creation. As in `HOG`, there is nothing to
+    train or to move.
 
     Args:
         step: Distance between descriptors in pixels, at least 1.
         bin_size: Distance between the centers of a descriptor's spatial bins in pixels, at least 1.
         window: ``"gaussian"`` or ``"flat"``.
         window_size: Standard deviation of the Gaussian in bins, above 0.
+        dtype: Dtype of the descriptors: float32, float16, bfloat16, or uint8, which has no gradient.
 
     Shape:
         (..., C, H, W), where C is 1 or 3, to (..., 128, h, w).
+
+    Raises:
+        TypeError, ValueError: As `preimage.dense_sift` for these parameters.
     """
 
-    def __init__(self, step: int = 4, bin_size: int = 4, window: str = "gaussian", window_size: float = 2.0) -> None:
+    def __init__(
+        self,
+        step: int = 4,
+        bin_size: int = 4,
+        window: str = "gaussian",
+        window_size: float = 2.0,
+        *,
+        dtype: DType = "float32",
+    ) -> None:
         super().__init__()
-        self.step, self.bin_size, self.window, self.window_size = step, bin_size, window, window_size
+        self.step, self.bin_size, self.window, self.window_size, self.dtype = step, bin_size, window, window_size, dtype
+        self(_no_images(bin_size, 4))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return dense_sift(
-            images, step=self.step, bin_size=self.bin_size, window=self.window, window_size=self.window_size
+            images,
+            step=self.step,
+            bin_size=self.bin_size,
+            window=self.window,
+            window_size=self.window_size,
+            dtype=self.dtype,
         )
 
     def extra_repr(self) -> str:
-        return f"step={self.step}, bin_size={self.bin_size}, window={self.window!r}, window_size={self.window_size}"
+        return (
+            f"step={self.step}, bin_size={self.bin_size}, window={self.window!r}, window_size={self.window_size}, "
+            f"dtype={self.dtype!r}"
+        )
+
+
+def _no_images(cell_size: object, cells: object = 1) -> torch.Tensor:
+    """Return images (0, 1, H, W), with room for some cells, for which a descriptor only checks its parameters."""
+    side = max(cell_size, 1) * max(cells, 1) if isinstance(cell_size, int) and isinstance(cells, int) else 1
+    return torch.empty(0, 1, side, side, device="cpu")
 
 
 class UpConv2d(nn.Module):
