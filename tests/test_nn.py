@@ -20,6 +20,7 @@ from tolerances import COMPILED
 # Modules, and the smallest side of images with two features along it: torch exports no sizes of which one is 1.
 MODULES: dict[str, tuple[Callable[..., torch.nn.Module], int]] = {
     "HOG": (nn.HOG, 12),
+    "HOG, Dalal and Triggs": (lambda **options: nn.HOG((4, 5), "dalal-triggs", block_size=2, **options), 15),
     "LBP": (nn.LBP, 32),
     "DenseSIFT": (nn.DenseSIFT, 17),
 }
@@ -32,6 +33,8 @@ SHAPES = [(2, 3, 40, 48), (5, 1, 64, 36), (1, 40, 48), (2, 2, 3, 40, 48)]
     ("module", "function", "parameters"),
     [
         (nn.HOG, preimage.hog, {"cell_size": 5, "color": "strongest", "dtype": "float16"}),
+        (nn.HOG, preimage.hog, {"cell_size": (4, 5), "variant": "dalal-triggs", "orientations": 8}),
+        (nn.HOG, preimage.hog, {"variant": "dalal-triggs", "block_size": (1, 2), "block_norm": "L2"}),
         (nn.LBP, preimage.lbp, {"cell_size": 5, "dtype": torch.bfloat16}),
         (nn.DenseSIFT, preimage.dense_sift, {"step": 3, "bin_size": 5, "window": "flat", "window_size": 1.5}),
         (nn.DenseSIFT, preimage.dense_sift, {"dtype": "uint8"}),
@@ -52,6 +55,8 @@ def test_modules_compute_the_functions(module: Any, function: Any, parameters: d
         (lambda: nn.HOG(8.0), TypeError, r"cell_size.*got 8\.0"),  # type: ignore[arg-type]
         (lambda: nn.HOG(variant="x"), ValueError, "variant.*got 'x'"),
         (lambda: nn.HOG(color="x"), ValueError, "color.*got 'x'"),
+        (lambda: nn.HOG(block_size=2), ValueError, "block_size"),  # of the other variant
+        (lambda: nn.HOG(variant="dalal-triggs", block_norm="x"), ValueError, "block_norm.*'x'"),
         (lambda: nn.HOG(dtype="int8"), ValueError, "dtype.*got 'int8'"),
         (lambda: nn.LBP(40000), ValueError, "cell_size.*got 40000"),
         (lambda: nn.LBP(dtype=np.int8), ValueError, "dtype.*int8"),
@@ -120,6 +125,7 @@ def test_compile_with_sizes_as_variables(name: str, dtype: torch.dtype) -> None:
         assert torch.equal(compiled(images), module(images))
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo does
 @differentiable
 def test_compile_with_gradient(name: str) -> None:
     torch._dynamo.reset()

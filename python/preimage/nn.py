@@ -23,13 +23,18 @@ class HOG(nn.Module):
     the dtype of the images, also under autocast.
 
     Args:
-        cell_size: Side of a cell in pixels, at least 1.
-        variant: Definition of the features.
+        cell_size: Side of a cell in pixels, at least 1, or a pair (height, width) for ``"dalal-triggs"``.
+        variant: Definition of the features, ``"vlfeat-uoctti"`` or ``"dalal-triggs"``.
         color: ``"luma"`` or ``"strongest"``.
+        orientations: Number of orientations. Only for ``"dalal-triggs"``, as the next three.
+        block_size: Side of a block in cells, or a pair (height, width).
+        block_norm: ``"L1"``, ``"L1-sqrt"``, ``"L2"`` or ``"L2-Hys"``.
+        transform_sqrt: Whether to replace the values by their square roots first.
         dtype: Dtype of the features: float32, float16 or bfloat16.
 
     Shape:
-        (..., C, H, W), where C is 1 or 3, to (..., 31, h, w).
+        (..., C, H, W), where C is 1 or 3, to (..., 31, h, w), or for ``"dalal-triggs"`` to (..., block_height ·
+        block_width · orientations, h, w).
 
     Raises:
         TypeError, ValueError: As `preimage.hog` for these parameters.
@@ -37,21 +42,44 @@ class HOG(nn.Module):
 
     def __init__(
         self,
-        cell_size: int = 8,
+        cell_size: int | tuple[int, int] = 8,
         variant: str = "vlfeat-uoctti",
         color: str = "luma",
         *,
+        orientations: int = 9,
+        block_size: int | tuple[int, int] = 3,
+        block_norm: str = "L2-Hys",
+        transform_sqrt: bool = False,
         dtype: DType = "float32",
     ) -> None:
         super().__init__()
         self.cell_size, self.variant, self.color, self.dtype = cell_size, variant, color, dtype
-        self(_no_images(cell_size))
+        self.orientations, self.block_size, self.block_norm = orientations, block_size, block_norm
+        self.transform_sqrt = transform_sqrt
+        self(_no_images(cell_size, block_size))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return hog(images, cell_size=self.cell_size, variant=self.variant, color=self.color, dtype=self.dtype)
+        return hog(
+            images,
+            cell_size=self.cell_size,
+            variant=self.variant,
+            color=self.color,
+            orientations=self.orientations,
+            block_size=self.block_size,
+            block_norm=self.block_norm,
+            transform_sqrt=self.transform_sqrt,
+            dtype=self.dtype,
+        )
 
     def extra_repr(self) -> str:
-        return f"cell_size={self.cell_size}, variant={self.variant!r}, color={self.color!r}, dtype={self.dtype!r}"
+        blocks = (
+            f"orientations={self.orientations}, block_size={self.block_size}, block_norm={self.block_norm!r}, "
+            f"transform_sqrt={self.transform_sqrt}, "
+        )
+        return (
+            f"cell_size={self.cell_size}, variant={self.variant!r}, color={self.color!r}, "
+            f"{'' if self.variant == 'vlfeat-uoctti' else blocks}dtype={self.dtype!r}"
+        )
 
 
 class LBP(nn.Module):
@@ -136,8 +164,14 @@ class DenseSIFT(nn.Module):
 
 def _no_images(cell_size: object, cells: object = 1) -> torch.Tensor:
     """Return images (0, 1, H, W), with room for some cells, for which a descriptor only checks its parameters."""
-    side = max(cell_size, 1) * max(cells, 1) if isinstance(cell_size, int) and isinstance(cells, int) else 1
+    side = math.prod(_largest(value) for value in (cell_size, cells))
     return torch.empty(0, 1, side, side, device="cpu")
+
+
+def _largest(size: object) -> int:
+    """Return the larger side of a size, or 1 for what is not a size."""
+    sides = size if isinstance(size, tuple | list) else [size]
+    return max([1, *(side for side in sides if isinstance(side, int))])
 
 
 class UpConv2d(nn.Module):

@@ -61,9 +61,17 @@ class DenseSift(torch.autograd.Function):
     """Autograd function of the op in float32, used only if a gradient is required, because it adds overhead."""
 
     @staticmethod
-    def forward(ctx: Any, images: torch.Tensor, *parameters: Any) -> Pair:
-        save_images(ctx, images, *parameters)
-        return _op(images, *parameters, torch.float32)
+    def forward(
+        ctx: Any,
+        images: torch.Tensor,
+        step: int,
+        bin_size: int,
+        window: str,
+        window_size: float,
+        bounds: Bounds | None,
+    ) -> Pair:
+        save_images(ctx, images, step, bin_size, window, window_size, bounds)
+        return _op(images, step, bin_size, window, window_size, bounds, torch.float32)
 
     @staticmethod
     def backward(

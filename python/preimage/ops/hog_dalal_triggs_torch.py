@@ -8,6 +8,13 @@ from typing import Any
 import torch
 
 from preimage.ops import _native
+from preimage.ops._function_transforms import (
+    applied,
+    batch_over_images,
+    check_no_tangent,
+    save_images,
+    transformable,
+)
 from preimage.ops._images import Description
 from preimage.ops._native_tensors import as_native, describe, needs_gradient, require_cuda, stream
 from preimage.ops._once_differentiable import once_differentiable
@@ -20,8 +27,9 @@ _Parameters = tuple[tuple[int, int], str, int, tuple[int, int], str, bool]
 
 def dalal_triggs_torch(images: torch.Tensor, parameters: _Parameters, dtype: str) -> torch.Tensor:
     """Compute the features of checked images (B, C, H, W) with `BlockOptions.native()`, see `preimage.hog`."""
+    check_no_tangent("hog", images)
     if needs_gradient(images):
-        features: torch.Tensor = _DalalTriggs.apply(images, *parameters)  # type: ignore[no-untyped-call]
+        features: torch.Tensor = applied(_DalalTriggs, _TransformableDalalTriggs, images, *parameters)
     else:
         features = _op(images, *parameters)
     return features.to(getattr(torch, dtype))
@@ -128,6 +136,8 @@ def _dalal_triggs_backward_cuda(
 
 _op: Callable[..., torch.Tensor] = torch.ops.preimage.hog_dalal_triggs.default
 _backward: Callable[..., torch.Tensor] = torch.ops.preimage.hog_dalal_triggs_backward.default
+batch_over_images("hog_dalal_triggs")
+batch_over_images("hog_dalal_triggs_backward", gradients=1)
 
 
 class _DalalTriggs(torch.autograd.Function):
@@ -135,8 +145,7 @@ class _DalalTriggs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, images: torch.Tensor, *parameters: Any) -> torch.Tensor:
-        ctx.save_for_backward(images)
-        ctx.parameters = parameters
+        save_images(ctx, images, *parameters)
         return _op(images, *parameters)
 
     @staticmethod
@@ -144,3 +153,6 @@ class _DalalTriggs(torch.autograd.Function):
         (images,) = ctx.saved_tensors
         result = _backward(gradient, images, *ctx.parameters).to(images.dtype)
         return once_differentiable("hog", result, gradient, images), *(None,) * len(ctx.parameters)
+
+
+_TransformableDalalTriggs = transformable(_DalalTriggs, _op)
