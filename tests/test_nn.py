@@ -174,6 +174,7 @@ def test_vmap(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert "performance" not in capfd.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo does
 @differentiable
 def test_gradients_of_torch_func(name: str) -> None:
     module = MODULES[name][0]()
