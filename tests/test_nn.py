@@ -175,6 +175,7 @@ def test_vmap(name: str, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo does
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # dynamo looks
 @differentiable
 def test_gradients_of_torch_func(name: str) -> None:
     module = MODULES[name][0]()
@@ -201,6 +202,7 @@ def test_a_compiled_graph_of_torch_func_is_an_error_rather_than_zero(name: str) 
         compiled(torch.rand(1, 3, 40, 48))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's on first use of jvp
 @every_module
 def test_derivatives_that_do_not_exist(name: str) -> None:
     module, images = MODULES[name][0](), torch.rand(1, 3, 40, 48)
