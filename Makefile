@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-CPP := $(shell find csrc tests/native -name '*.h' -o -name '*.cpp' -o -name '*.cu' 2>/dev/null)
+CPP := $(shell find csrc tests/native web -name '*.h' -o -name '*.cpp' -o -name '*.cu' 2>/dev/null)
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc python -type f -not -name '*.pyc' 2>/dev/null)
 
 # The native module is built for the GPUs of this machine, or without CUDA where there is none, which halves the time of
@@ -22,7 +22,7 @@ PYTEST := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --maxpr
 # Seconds of `make fuzz` for each target, of which as many run at once as there are cores.
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test nightly lint docs readme bench gpu-check asan tsan fuzz wheel clean
+.PHONY: demo test nightly lint docs readme web bench gpu-check asan tsan fuzz wheel clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/preimage demo -o demo
@@ -60,6 +60,10 @@ readme:
 	$(PYTHON) -m venv build/readme-venv
 	build/readme-venv/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt $(LOCAL) '.[demo,sklearn]'
 	build/readme-venv/bin/python tests/helpers/run_code_blocks.py README.md docs/*.md
+
+# The browser demo, into build/web; needs Emscripten and npm. `make test` tests the one that is there.
+web: $(VENV)/test.stamp
+	$(BIN)/python web/build.py -o build/web
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/bench_descriptors.py

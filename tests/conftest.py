@@ -56,6 +56,7 @@ collect_ignore = [
     "test_cluster_examples.py",
     "test_code_blocks.py",
     "test_examples.py",
+    "web",
 ] * (not (ROOT / "csrc").exists())
 
 

@@ -218,6 +218,16 @@ def test_explore(tmp_path: Path) -> None:
     assert len({row["change"] for row in rows}) == 8
 
 
+@pytest.mark.skipif(not (ROOT / "build/web/build.json").exists(), reason="no browser demo in build/web")
+def test_web(tmp_path: Path) -> None:
+    pytest.importorskip("playwright.sync_api")
+    import bench_web  # noqa: PLC0415
+
+    assert bench_web.main(["--quick", "-o", str(tmp_path)]) == 0
+    (row,) = read(tmp_path / "web-cpu.csv")
+    assert float(row["network"]) > 0 and float(row["compressed"]) < float(row["loaded"])
+
+
 def test_samples(tmp_path: Path) -> None:
     import bench_samples  # noqa: PLC0415
 
