@@ -149,7 +149,7 @@ def test_reconstructions_are_those_of_the_package(browser: Browser, address: str
         photograph, reconstruction = driver.pixels("photograph"), driver.pixels("reconstruction")
         assert photograph.shape == reconstruction.shape == (*shape, 3)
         difference = np.abs(_expected(photograph) - reconstruction / 255)
-        assert difference.mean() < 0.002 and difference.max() < 0.005  # the page rounds to 256 levels
+        assert difference.max() < 0.51 / 255  # the page rounds to 256 levels
         drawn = hog_glyphs(pi.hog(np.ascontiguousarray(photograph.transpose(2, 0, 1))))
         assert np.abs(drawn.astype(int) - driver.pixels("glyphs")).max() <= 1
         return reconstruction
