@@ -205,6 +205,17 @@ def test_arrays_and_tensors_agree() -> None:
     np.testing.assert_array_equal(half, features.astype(np.float16))
 
 
+def test_float64_is_not_rounded() -> None:
+    """Gradients of 1e-12 beside values of 1 are lost in float32."""
+    image = 1 + 1e-12 * rgb("coffee.png")[:64, :64, 0]
+    for values in (image, image.astype(">f8"), np.asfortranarray(image)):
+        features = hog(values, variant="dalal-triggs", block_norm="L1")
+        np.testing.assert_allclose(features, expected(image, block_norm="L1"), rtol=1e-5)
+    assert torch.equal(
+        hog(torch.from_numpy(image), variant="dalal-triggs", block_norm="L1"), torch.from_numpy(features)
+    )
+
+
 def test_features_of_the_wrong_shape_are_rejected() -> None:
     images = np.zeros((2, 1, 40, 48), np.uint8)
     for shape, dtype in (((2, 81, 3, 3), np.float32), ((1, 81, 3, 4), np.float32), ((2, 81, 3, 4), np.float64)):

@@ -123,7 +123,7 @@ def readable(images: npt.NDArray[Any], *, doubles: bool = False) -> npt.NDArray[
         images: Array of a dtype that `check_images` accepts.
         doubles: Whether the kernel reads float64; others get float32.
     """
-    double = doubles and images.dtype == np.float64
+    double = doubles and images.dtype.newbyteorder("=") == np.float64
     if (images.dtype in _NATIVE_DTYPES or (double and images.dtype.isnative)) and images.flags.aligned:
         return images
     if images.dtype == np.uint8:
