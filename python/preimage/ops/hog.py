@@ -66,7 +66,8 @@ def hog(
         cell_size: Side of a cell in pixels, at least 1. A size of 8 is fastest. In ``"dalal-triggs"`` also a pair
             (height, width).
         variant: Definition of the features: ``"vlfeat-uoctti"`` is VLFeat's `vl_hog` (UoCTTI, 9 orientations);
-            ``"dalal-triggs"`` is scikit-image's `skimage.feature.hog`, whose parameters are the following four.
+            ``"dalal-triggs"`` is scikit-image's `skimage.feature.hog`, whose parameters are `orientations` to
+            `transform_sqrt`, and whose sums in float32 differ by more than 1e-6 with cells of 64 pixels or more.
         color: How images of three channels are reduced to one: ``"luma"`` is 0.299 R + 0.587 G + 0.114 B;
             ``"strongest"`` uses at every pixel the channel with the largest gradient, as VLFeat and, with
             `channel_axis`, scikit-image do.

@@ -3,7 +3,7 @@
 The features are those of Dalal and Triggs, "Histograms of oriented gradients for human detection" (CVPR 2005), with
 scikit-image's choices: no Gaussian window, votes for one orientation and one cell, and at every pixel the channel with
 the longest gradient. Everything is float64. scikit-image sums the lengths of a cell in float32, one by one, which makes
-a difference of 1e-7 with cells of 8 pixels, and may exceed 1e-6 with cells of more than 100 pixels. Autograd
+a difference of 1e-7 with cells of 8 pixels, and of more than 1e-6 with cells of 64 pixels. Autograd
 differentiates all steps, where choices (orientation, channel, clipping) are constant, and pixels without gradient have
 derivative 0.
 """
