@@ -45,9 +45,11 @@ PREIMAGE_INLINE Gradient gradient_at(const Batch& batch, std::int64_t number, st
     image.pixels += number * batch.image_stride;
     const bool border_row = y == 0 || y == image.height - 1;
     const bool border_column = x == 0 || x == image.width - 1;
-    return strongest_gradient<kPlanes>(border_row, border_column, [&](int plane, std::int64_t dy, std::int64_t dx) {
-        return value_at(image, batch.parameters, kPlanes, plane, y + dy, x + dx);
-    });
+    const bool single = is_single(image, kPlanes);
+    return strongest_gradient<kPlanes>(single, border_row, border_column,
+                                       [&](int plane, std::int64_t dy, std::int64_t dx) {
+                                           return value_at(image, batch.parameters, kPlanes, plane, y + dy, x + dx);
+                                       });
 }
 
 PREIMAGE_INLINE void norm_step(const Batch& batch, std::int64_t number, std::int64_t row, std::int64_t column) {

@@ -5,7 +5,7 @@
 //
 // The kernel goes down the image by cell rows and keeps as many as a block has. Rows of bytes are converted to float32,
 // which holds their gradients exactly; everything else is converted to double, because the orientation of a gradient is
-// chosen in double precision.
+// chosen in double precision. Gradients of float32 images are rounded to float32, as scikit-image computes them.
 #include "dalal_triggs/dalal_triggs_cpu_cells.h"
 #include "dalal_triggs/dalal_triggs_cpu_votes.h"
 

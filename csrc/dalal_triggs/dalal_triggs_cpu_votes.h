@@ -46,10 +46,11 @@ public:
         for (next_ = maximum(next_, maximum(y - 1, 0)); next_ < minimum(y + 2, band_.image.height); ++next_) {
             Real* out = memory_ + next_ % 3 * pitch_ + kChunk;
             convert(out);
+            const bool single = is_single(band_.image, planes_);
             for (int plane = 0; plane < planes_ && band_.parameters.square_root; ++plane) {
                 Real* row = out + plane * 3 * pitch_;
                 for (std::int64_t x = 0; x < band_.image.width; ++x) {
-                    row[x] = static_cast<Real>(square_root(static_cast<double>(row[x])));
+                    row[x] = static_cast<Real>(rounded(single, square_root(static_cast<double>(row[x]))));
                 }
             }
         }
@@ -99,23 +100,30 @@ struct Gradients {
 };
 
 template <class Real, int kPlanes>
-PREIMAGE_INLINE void find_gradients(const Rows<Real>& rows, std::int64_t x, Gradients& out) {
+PREIMAGE_INLINE void find_gradients(const Rows<Real>& rows, bool single, std::int64_t x, Gradients& out) {
+    const auto difference_of = [single](Real a, Real b) {
+        if constexpr (std::is_same_v<Real, double>) {
+            return rounded(single, a - b);
+        } else {
+            return a - b;
+        }
+    };
     for (int lane = 0; lane < kChunk; ++lane) {
         const std::int64_t at = x + lane;
-        Real across = rows.here[0][at + 1] - rows.here[0][at - 1];
-        Real down = rows.below[0][at] - rows.above[0][at];
+        Real across = difference_of(rows.here[0][at + 1], rows.here[0][at - 1]);
+        Real down = difference_of(rows.below[0][at], rows.above[0][at]);
         bool certain = true;
         if constexpr (kPlanes > 1) {
             Real energy = across * across + down * down;
             for (int plane = 1; plane < kPlanes; ++plane) {
-                const Real other_across = rows.here[plane][at + 1] - rows.here[plane][at - 1];
-                const Real other_down = rows.below[plane][at] - rows.above[plane][at];
+                const Real other_across = difference_of(rows.here[plane][at + 1], rows.here[plane][at - 1]);
+                const Real other_down = difference_of(rows.below[plane][at], rows.above[plane][at]);
                 const Real other_energy = other_across * other_across + other_down * other_down;
                 if constexpr (std::is_same_v<Real, double>) {  // float32 is exact
                     const double difference = other_energy - energy;
                     const bool equal = (other_across == across) & (other_down == down);
-                    certain = certain & (equal | (difference > kNearEnergy * other_energy) |
-                                         (-difference > kNearEnergy * energy));
+                    const double near = single ? kNearSingleEnergy : kNearEnergy;
+                    certain = certain & (equal | (difference > near * other_energy) | (-difference > near * energy));
                 }
                 const bool other = other_energy > energy;
                 across = other ? other_across : across;
@@ -170,6 +178,7 @@ template <class Real, int kPlanes>
 void vote_row(const Band& band, const Lines<Real>& lines, std::int64_t y, float* lengths, std::int32_t* bins) {
     const std::int64_t width = band.image.width;
     const bool border_row = y == 0 || y == band.image.height - 1;
+    const bool single = is_single(band.image, kPlanes);
     Rows<Real> rows;
     for (int plane = 0; plane < kPlanes; ++plane) {
         rows.here[plane] = lines.row(plane, y);
@@ -178,8 +187,8 @@ void vote_row(const Band& band, const Lines<Real>& lines, std::int64_t y, float*
     }
     const auto vote_exactly = [&](std::int64_t x) {
         const bool border_column = x == 0 || x == width - 1;
-        const auto gradient =
-            strongest_gradient<kPlanes>(border_row, border_column, [&](int plane, std::int64_t dy, std::int64_t dx) {
+        const auto gradient = strongest_gradient<kPlanes>(
+            single, border_row, border_column, [&](int plane, std::int64_t dy, std::int64_t dx) {
                 const Real* row = dy < 0 ? rows.above[plane] : dy > 0 ? rows.below[plane] : rows.here[plane];
                 return static_cast<double>(row[x + dx]);
             });
@@ -189,7 +198,7 @@ void vote_row(const Band& band, const Lines<Real>& lines, std::int64_t y, float*
     };
     Gradients gradients;
     for (std::int64_t x = 0; x < width; x += kChunk) {
-        find_gradients<Real, kPlanes>(rows, x, gradients);
+        find_gradients<Real, kPlanes>(rows, single, x, gradients);
         find_votes(*band.directions, gradients, lengths + x, bins + x);
         const std::int64_t end = minimum(x + kChunk, width);
         std::int32_t all = 0;

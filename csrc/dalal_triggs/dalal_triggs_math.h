@@ -22,8 +22,9 @@ constexpr float kMargin = 2e-6f;
 // Squared lengths outside this range are not computed quickly, because they lose precision or overflow.
 constexpr float kLeastEnergy = 1e-30f;
 constexpr float kMostEnergy = 1e30f;
-// Relative difference of squared lengths of channels below which their roots are compared.
+// Relative difference of squared lengths of channels below which their roots are compared, in either precision.
 constexpr double kNearEnergy = 1e-13;
+constexpr double kNearSingleEnergy = 1e-6;
 
 // ---- Values ----
 
@@ -36,6 +37,15 @@ PREIMAGE_INLINE double square_root(double value) { return __dsqrt_rn(value); }
 #else
 PREIMAGE_INLINE double square_root(double value) { return __builtin_sqrt(value); }
 #endif
+
+/// Return whether pixels and gradients have single precision, as scikit-image computes them for float32 images.
+PREIMAGE_INLINE bool is_single(const Image& image, int planes) {
+    return image.type == ScalarType::float32 && planes == image.channels;
+}
+
+PREIMAGE_INLINE double rounded(bool single, double value) {
+    return single ? static_cast<double>(static_cast<float>(value)) : value;
+}
 
 /// Return one pixel of one plane; `planes` is 1 for luma of three channels.
 PREIMAGE_INLINE double value_at(const Image& image, const Parameters& parameters, int planes, int plane, std::int64_t y,
@@ -54,7 +64,7 @@ PREIMAGE_INLINE double value_at(const Image& image, const Parameters& parameters
     const double result = planes == image.channels
                               ? value(at)
                               : luma(value(at), value(at + image.channel_stride), value(at + 2 * image.channel_stride));
-    return parameters.square_root ? square_root(result) : result;
+    return parameters.square_root ? rounded(is_single(image, planes), square_root(result)) : result;
 }
 
 // ---- Gradients ----
@@ -67,26 +77,27 @@ struct Gradient {
 
 /// Return whether another channel's gradient replaces the best one so far: it is longer, or the first NaN. Lengths are
 /// compared as `hypot` rounds them.
-PREIMAGE_INLINE bool is_stronger(double down, double across, const Gradient& best) {
+PREIMAGE_INLINE bool is_stronger(bool single, double down, double across, const Gradient& best) {
     const double other_energy = down * down + across * across;
     const double energy = best.down * best.down + best.across * best.across;
     const double difference = other_energy - energy;
-    if (difference > kNearEnergy * other_energy || -difference > kNearEnergy * energy) {
+    const double near = single ? kNearSingleEnergy : kNearEnergy;
+    if (difference > near * other_energy || -difference > near * energy) {
         return difference > 0.0;
     }
-    const double length = hypot(best.down, best.across);
-    const double other = hypot(down, across);
+    const double length = rounded(single, hypot(best.down, best.across));
+    const double other = rounded(single, hypot(down, across));
     return other > length || (other != other && length == length);
 }
 
 /// Return the longest gradient among the planes of a pixel. `read(plane, dy, dx)` returns a neighbor.
 template <int kPlanes, class Read>
-PREIMAGE_INLINE Gradient strongest_gradient(bool border_row, bool border_column, const Read& read) {
+PREIMAGE_INLINE Gradient strongest_gradient(bool single, bool border_row, bool border_column, const Read& read) {
     Gradient best{};
     for (int plane = 0; plane < kPlanes; ++plane) {
-        const double down = border_row ? 0.0 : read(plane, 1, 0) - read(plane, -1, 0);
-        const double across = border_column ? 0.0 : read(plane, 0, 1) - read(plane, 0, -1);
-        if (plane == 0 || is_stronger(down, across, best)) {
+        const double down = border_row ? 0.0 : rounded(single, read(plane, 1, 0) - read(plane, -1, 0));
+        const double across = border_column ? 0.0 : rounded(single, read(plane, 0, 1) - read(plane, 0, -1));
+        if (plane == 0 || is_stronger(single, down, across, best)) {
             best = {down, across, plane};
         }
     }

@@ -80,8 +80,17 @@ def test_options(block_norm: str, transform_sqrt: bool, sizes: dict[str, Any]) -
 
 @pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3])
 def test_channels_on_every_axis(axis: int) -> None:
-    for image in (COLOR, COLOR / 255):
+    for image in (COLOR, COLOR / 255, (COLOR / 255).astype(np.float32)):
         compare(np.moveaxis(image, -1, axis), channel_axis=axis)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("options", [{}, {"orientations": 4}, {"transform_sqrt": True}], ids=str)
+def test_channels_are_compared_in_single_precision(dtype: type, options: dict[str, Any]) -> None:
+    """Gradients of several channels have equal lengths at many pixels of a photograph divided by 255."""
+    image = (photographs()["astronaut"][::2, ::2] / 255).astype(dtype)
+    compare(image, channel_axis=-1, **options)
+    compare(image[:, :, 1], **options)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 5])
@@ -111,7 +120,7 @@ def test_arguments_of_other_types() -> None:
     block_norm=st.sampled_from(NORMS),
     transform_sqrt=st.booleans(),
     color=st.booleans(),
-    dtype=st.sampled_from(["uint8", "uint16", "float64"]),
+    dtype=st.sampled_from(["uint8", "uint16", "float32", "float64"]),
     seed=st.integers(0, 9),
 )
 def test_any_options(
@@ -125,7 +134,7 @@ def test_any_options(
 ) -> None:
     random = np.random.default_rng(seed)
     values = random.integers(0, 256, (*size, 3) if color else size)
-    image = values / 255 if dtype == "float64" else values.astype(dtype)
+    image = (values / 255 if dtype.startswith("float") else values).astype(dtype)
     options |= {"pixels_per_cell": cell, "cells_per_block": block, "channel_axis": -1 if color else None}
     if min(pixels // side - cells for pixels, side, cells in zip(size, cell, block, strict=True)) < 0:
         for function in (skimage.feature.hog, hog):

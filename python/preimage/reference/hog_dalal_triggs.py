@@ -2,10 +2,10 @@
 
 The features are those of Dalal and Triggs, "Histograms of oriented gradients for human detection" (CVPR 2005), with
 scikit-image's choices: no Gaussian window, votes for one orientation and one cell, and at every pixel the channel with
-the longest gradient. Everything is float64. scikit-image sums the lengths of a cell in float32, one by one, which makes
-a difference of 1e-7 with cells of 8 pixels, and of more than 1e-6 with cells of 64 pixels. Autograd
-differentiates all steps, where choices (orientation, channel, clipping) are constant, and pixels without gradient have
-derivative 0.
+the longest gradient. Everything but the gradients of float32 images is float64. scikit-image sums the lengths of a cell
+in float32, one by one, which makes a difference of 1e-7 with cells of 8 pixels, and of more than 1e-6 with cells of 64
+pixels. Autograd differentiates all steps, where choices (orientation, channel, clipping) are constant, and pixels
+without gradient have derivative 0.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ def hog_dalal_triggs(
     transform_sqrt: bool,
 ) -> torch.Tensor:  # [B, block_h * block_w * orientations, Hb, Wb] float64
     """Compute the features of checked images. See `preimage.hog` for the parameters."""
-    values = images.double()  # uint8 is not divided by 255
-    planes = luma(values) if color == "luma" and values.shape[1] == 3 else values
+    # uint8 is not divided by 255. Gradients of float32 images, and of shorter types, are float32 as in scikit-image.
+    values = images.float() if images.dtype in (torch.float16, torch.bfloat16, torch.float32) else images.double()
+    planes = luma(values.double()) if color == "luma" and values.shape[1] == 3 else values
     if transform_sqrt:
-        planes = square_root(planes)
+        planes = square_root(planes.double()).to(planes.dtype)  # torch's root of float32 is not rounded correctly
     features = [
         normalize_blocks(cell_histograms(*strongest_gradient(image), cell_size, orientations), block_size, block_norm)
         for image in planes
@@ -58,7 +59,8 @@ def strongest_gradient(
     """Compute I(x + 1) - I(x - 1) of the channel where the gradient is longest.
 
     The difference across the image border is zero, that along it is not. The first of several equal channels is used;
-    NaN is longer than all numbers. Lengths are compared as NumPy's `hypot` rounds them.
+    NaN is longer than all numbers. Lengths are compared as NumPy's `hypot` rounds them. The differences have the
+    precision of the image; the result is float64.
     """
     down, across = torch.zeros_like(image), torch.zeros_like(image)
     down[:, 1:-1] = image[:, 2:] - image[:, :-2]
@@ -66,7 +68,7 @@ def strongest_gradient(
     with np.errstate(invalid="ignore"):
         lengths = np.hypot(down.detach().numpy(), across.detach().numpy())
     best = torch.from_numpy(lengths.argmax(0))[None]
-    return down.gather(0, best)[0], across.gather(0, best)[0]
+    return down.gather(0, best)[0].double(), across.gather(0, best)[0].double()
 
 
 def orientation_boundaries(orientations: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

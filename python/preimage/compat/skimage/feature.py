@@ -129,7 +129,7 @@ def _histograms(planes: Array, orientations: int, cell: tuple[int, int], transfo
     They are the features of blocks of one cell without their normalization x / (sum(x) + epsilon), which is undone
     exactly enough if the pixels are so small that epsilon is most of the denominator.
     """
-    values = planes.astype(np.float64)
+    values = planes if planes.dtype == np.float32 else planes.astype(np.float64)
     if transform_sqrt:
         with np.errstate(invalid="ignore"):
             values = np.sqrt(values)
