@@ -1,6 +1,7 @@
 // The page: sources and settings on one side, the worker's pictures and numbers on the other.
 
-import { SourceError, closeCamera, nextFrame, openCamera, pixelsOf, readFile } from "./sources.js";
+import { download } from "./download.js";
+import { SourceError, closeCamera, lastFrame, nextFrame, openCamera, pixelsOf, readFile } from "./sources.js";
 
 const EXAMPLES = { astronaut: "Astronaut", cat: "Cat", coffee: "Coffee", rocket: "Rocket" }; // in examples/
 const MEGABYTE = 1e6;
@@ -12,44 +13,38 @@ const status = (text) => {
 
 let worker = null;
 let ready = false;
-let source = null; // an ImageBitmap, or the webcam's video
-let camera = null;
+let failure = ""; // why the demo does not run
+let source = null; // an ImageBitmap, the webcam's video, or a canvas with its last frame
+let example = ""; // the name of the one that is shown
+let choices = 0; // of sources, so far
 let busy = false; // the worker has an image
 let changed = false; // since that image was sent
 
 // ---- Messages ----
 
-function say(sentence = "") {
+function say(sentence = failure) {
   get("message").textContent = sentence;
   get("message").hidden = !sentence;
 }
 
 function fail(sentence) {
-  ready = false;
+  worker?.terminate();
+  [ready, failure] = [false, sentence];
   get("loading").hidden = true;
+  get("pictures").setAttribute("aria-busy", "false");
   status("");
-  say(sentence);
+  say();
 }
 
-/** Run a handler; failures of sources are sentences on the page. */
-function guarded(handler) {
-  return async (...values) => {
-    say();
-    try {
-      await handler(...values);
-    } catch (error) {
-      if (!(error instanceof SourceError)) throw error;
-      say(error.message);
-    }
-  };
-}
+const webcamRuns = () => source instanceof HTMLVideoElement;
 
 // ---- The worker ----
 
 /** Start it on a device, in place of the one before. */
 function start(device) {
   worker?.terminate();
-  [ready, busy] = [false, false];
+  [ready, busy, failure] = [false, false, ""];
+  say();
   get("loading").hidden = false;
   get("progress").value = 0;
   get("progress-size").textContent = "";
@@ -59,6 +54,7 @@ function start(device) {
   const code = `import ${JSON.stringify(new URL("worker.js", import.meta.url).href)};`;
   const address = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
   worker = new Worker(address, { type: "module" });
+  worker.addEventListener("message", () => URL.revokeObjectURL(address), { once: true }); // it has been loaded
   worker.onerror = (event) => {
     event.preventDefault();
     fail(`The demo could not be started: ${event.message || "a file is missing"}. Reload the page to try again.`);
@@ -87,7 +83,7 @@ const handlers = {
   result(result) {
     busy = false;
     show(result);
-    if (camera && source === camera) nextFrame(camera, update);
+    if (webcamRuns()) nextFrame(source, update);
     else if (changed) update();
     else status("Ready.");
   },
@@ -97,19 +93,23 @@ const handlers = {
       start("wasm");
       say(`The GPU could not be used (${message}), so the network runs on the CPU.`);
     } else if (during === "start") fail(`The demo could not be started: ${message}. Reload the page to try again.`);
-    else say(`This image could not be inverted: ${message}.`);
+    else {
+      if (webcamRuns()) choose(lastFrame(source)); // else the next frames would fail, too
+      else status("Ready.");
+      say(`This image could not be inverted: ${message}.`);
+    }
   },
 };
 
 /** Send the current image to the worker, or once it has finished the one before. */
 function update() {
-  if (!ready || !source || (camera && source === camera && camera.readyState < 2)) return;
+  if (!ready || !source) return;
   if (busy) {
     changed = true;
     return;
   }
   [busy, changed] = [true, false];
-  status(source === camera ? "Webcam is running." : "Computing…");
+  status(webcamRuns() ? "Webcam is running." : "Computing…");
   const image = pixelsOf(source, Number(get("size").value));
   const { data: pixels, width, height } = image;
   const dropout = Number(get("dropout").value) / 100;
@@ -135,64 +135,81 @@ function show({ width, height, pixels, reconstruction, glyphs, hogTime, networkT
 
 // ---- Sources ----
 
-/** Show a bitmap; null keeps the webcam's last frame. */
-async function choose(bitmap) {
-  if (camera) {
-    const video = camera;
-    camera = null;
-    get("camera").setAttribute("aria-pressed", "false");
-    get("camera").textContent = "Use the webcam";
-    bitmap ??= await lastFrame(video);
-    closeCamera(video);
-  }
-  source = bitmap;
+/** Show a bitmap, a video or a canvas in place of the source before. */
+function choose(picture, name = "") {
+  if (webcamRuns()) closeCamera(source);
+  if (source instanceof ImageBitmap) source.close(); // else its memory stays until the garbage is collected
+  [source, example] = [picture, name];
+  get("example").value = name;
+  get("camera").classList.toggle("running", webcamRuns());
+  get("camera").textContent = webcamRuns() ? "Stop the webcam" : "Use the webcam";
   update();
 }
 
-/** Return the frame that is shown, as a bitmap that is mirrored as it is shown. */
-async function lastFrame(video) {
-  return video.videoWidth ? createImageBitmap(pixelsOf(video, video.videoHeight)) : null;
+/**
+ * Show what a handler opens, unless another source has been chosen while it did so. Failures are sentences on the page.
+ *
+ * @param {() => Promise<ImageBitmap | HTMLVideoElement>} open
+ * @param {string} name Of the example, if it is one.
+ * @param {string} note A sentence that is shown beside the picture.
+ */
+async function chooseOnceOpen(open, name = "", note = undefined) {
+  const choice = ++choices;
+  say();
+  try {
+    const picture = await open();
+    if (choice === choices) {
+      choose(picture, name);
+      say(note);
+    } else if (picture instanceof ImageBitmap) picture.close();
+    else closeCamera(picture);
+  } catch (error) {
+    if (!(error instanceof SourceError)) throw error;
+    if (choice !== choices) return;
+    get("example").value = example;
+    say(error.message);
+  }
 }
 
-const chooseFile = guarded(async (file) => {
+function chooseFiles([file, ...others]) {
   if (!file) return;
-  await choose(await readFile(file));
-  get("example").value = "";
-});
+  const note = others.length ? `Of ${others.length + 1} files, the first is shown: ${file.name}.` : undefined;
+  chooseOnceOpen(() => readFile(file), "", note);
+}
 
-const chooseExample = guarded(async (name) => {
-  const response = await fetch(new URL(`examples/${name}.jpg`, import.meta.url));
-  if (!response.ok) throw new SourceError(`examples/${name}.jpg could not be loaded: the server answered ${response.status}.`);
-  await choose(await readFile(new File([await response.blob()], `${name}.jpg`)));
-});
+function chooseExample(name) {
+  const path = `examples/${name}.jpg`;
+  const open = async () => {
+    const bytes = await download(path).catch((error) => {
+      throw new SourceError(`${error.message}.`);
+    });
+    return readFile(new File([bytes], path));
+  };
+  return chooseOnceOpen(open, name);
+}
 
-const toggleCamera = guarded(async () => {
-  if (camera) {
-    await choose(null);
+function toggleCamera() {
+  if (!webcamRuns()) {
+    const disconnected = (video) => {
+      if (source === video) choose(lastFrame(video));
+      say("The webcam was disconnected.");
+    };
+    chooseOnceOpen(() => openCamera(disconnected));
     return;
   }
-  get("camera").disabled = true;
-  try {
-    camera = await openCamera();
-  } finally {
-    get("camera").disabled = false;
-  }
-  source = camera;
-  get("camera").setAttribute("aria-pressed", "true");
-  get("camera").textContent = "Stop the webcam";
-  get("example").value = "";
-  camera.srcObject.getVideoTracks()[0].onended = guarded(async () => {
-    await choose(null);
-    throw new SourceError("The webcam was disconnected.");
-  });
-  update();
-});
+  choices++;
+  say();
+  choose(lastFrame(source));
+}
 
 // ---- Controls ----
 
 function showSettings() {
-  get("size-value").textContent = `${get("size").value} pixels`;
-  get("dropout-value").textContent = `${get("dropout").value} %`;
+  for (const [id, unit] of [["size", "pixels"], ["dropout", "%"]]) {
+    const text = `${get(id).value} ${unit}`;
+    get(`${id}-value`).textContent = text;
+    get(id).setAttribute("aria-valuetext", text);
+  }
 }
 
 function listen() {
@@ -200,8 +217,8 @@ function listen() {
   get("example").firstChild.disabled = true;
   for (const [name, title] of Object.entries(EXAMPLES)) get("example").append(new Option(title, name));
   get("example").onchange = () => chooseExample(get("example").value);
-  get("file").onchange = async () => {
-    await chooseFile(get("file").files[0]);
+  get("file").onchange = () => {
+    chooseFiles(get("file").files);
     get("file").value = ""; // so that the same file can be chosen again
   };
   get("camera").onclick = toggleCamera;
@@ -222,9 +239,9 @@ function listen() {
   addEventListener("drop", (event) => {
     event.preventDefault();
     document.body.classList.remove("dropping");
-    chooseFile(event.dataTransfer.files[0]);
+    chooseFiles(event.dataTransfer.files);
   });
-  addEventListener("paste", (event) => chooseFile(event.clipboardData.files[0]));
+  addEventListener("paste", (event) => chooseFiles(event.clipboardData.files));
   showSettings();
 }
 
@@ -239,7 +256,9 @@ function supported() {
       return "module";
     },
   };
-  new Worker(URL.createObjectURL(new Blob([])), options).terminate();
+  const address = URL.createObjectURL(new Blob([]));
+  new Worker(address, options).terminate();
+  URL.revokeObjectURL(address);
   return modules && typeof WebAssembly === "object" && WebAssembly.validate(new Uint8Array(simd));
 }
 

@@ -8,17 +8,15 @@
  * @returns {Promise<Uint8Array>}
  */
 export async function download(name, onBytes = () => {}) {
-  let response;
-  try {
-    response = await fetch(new URL(name, import.meta.url));
-  } catch {
+  const unreachable = () => {
     throw new Error(`${name} could not be loaded: the server cannot be reached`);
-  }
+  };
+  const response = await fetch(new URL(name, import.meta.url)).catch(unreachable);
   if (!response.ok) throw new Error(`${name} could not be loaded: the server answered ${response.status}`);
   const pieces = [];
   let size = 0;
   for (const reader = response.body.getReader(); ; ) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch(unreachable); // the connection may end at any time
     if (done) break;
     pieces.push(value);
     size += value.length;

@@ -18,22 +18,32 @@ export async function readFile(file) {
       `${file.name || "The file"} is not an image that this browser can read. JPEG, PNG, WebP and GIF work everywhere.`,
     );
   }
-  if (Math.min(bitmap.width, bitmap.height) < 16) {
-    throw new SourceError(`${file.name} has ${bitmap.width} × ${bitmap.height} pixels; at least 16 × 16 are needed.`);
+  const { width, height } = bitmap;
+  if (Math.min(width, height) < 16) {
+    bitmap.close();
+    throw new SourceError(`${file.name} has ${width} × ${height} pixels; at least 16 × 16 are needed.`);
   }
   return bitmap;
 }
 
-/** Start the webcam; return a playing video. Throws SourceError with the reason if there is none. */
-export async function openCamera() {
+/**
+ * Start the webcam; return a playing video. Throws SourceError with the reason if there is none.
+ *
+ * @param {(video: HTMLVideoElement) => void} onDisconnected
+ */
+export async function openCamera(onDisconnected) {
   if (!navigator.mediaDevices?.getUserMedia) {
     throw new SourceError("Browsers give the webcam only to pages that are loaded by https, or from this computer.");
   }
-  let stream;
+  const video = document.createElement("video");
   try {
     const wanted = { width: { ideal: 640 }, height: { ideal: 480 }, facingMode: "user" };
-    stream = await navigator.mediaDevices.getUserMedia({ video: wanted, audio: false });
+    const stream = await navigator.mediaDevices.getUserMedia({ video: wanted, audio: false });
+    Object.assign(video, { srcObject: stream, muted: true, playsInline: true });
+    stream.getVideoTracks()[0].onended = () => onDisconnected(video);
+    await video.play();
   } catch (error) {
+    closeCamera(video);
     const reasons = {
       NotAllowedError: "The webcam was not allowed. The browser’s settings for this page can change that.",
       NotFoundError: "No webcam was found.",
@@ -41,15 +51,12 @@ export async function openCamera() {
     };
     throw new SourceError(reasons[error.name] ?? `The webcam could not be started (${error.name}).`);
   }
-  const video = document.createElement("video");
-  Object.assign(video, { srcObject: stream, muted: true, playsInline: true });
-  await video.play();
   return video;
 }
 
 /** Stop the webcam. */
 export function closeCamera(video) {
-  for (const track of video.srcObject.getTracks()) track.stop();
+  for (const track of video.srcObject?.getTracks() ?? []) track.stop();
   video.srcObject = null;
 }
 
@@ -82,4 +89,13 @@ export function pixelsOf(source, size) {
   const [wide, high] = [width * cover, height * cover];
   context.drawImage(source, (scratch.width - wide) / 2, (scratch.height - high) / 2, wide, high);
   return context.getImageData(0, 0, scratch.width, scratch.height);
+}
+
+/** Return the frame that is shown as a canvas, mirrored as it is shown. */
+export function lastFrame(video) {
+  const pixels = pixelsOf(video, Math.min(video.videoWidth, video.videoHeight));
+  const still = document.createElement("canvas");
+  Object.assign(still, { width: pixels.width, height: pixels.height });
+  still.getContext("2d").putImageData(pixels, 0, 0);
+  return still;
 }
