@@ -23,6 +23,7 @@ PAGE = (
     "index.html",
     "style.css",
     "icon.svg",
+    "modules.js",
     "app.js",
     "sources.js",
     "worker.js",
@@ -68,7 +69,9 @@ def copy_runtime(folder: Path, packages: Path) -> None:
     subprocess.run(npm, cwd=packages, check=True)
     folder.mkdir()
     for name in RUNTIME:
-        shutil.copyfile(packages / "node_modules/onnxruntime-web/dist" / name, folder / name)
+        # Many servers send .mjs with a type that browsers refuse for modules.
+        copy = folder / name.replace(".mjs", ".js")
+        shutil.copyfile(packages / "node_modules/onnxruntime-web/dist" / name, copy)
 
 
 def write_examples(folder: Path) -> None:

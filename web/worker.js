@@ -8,8 +8,8 @@ import { drawGlyphs } from "./glyphs.js";
 import { loadHog } from "./hog.js";
 
 const RUNTIMES = {
-  wasm: { module: "./ort/ort.wasm.bundle.min.mjs", binary: "ort/ort-wasm-simd-threaded.wasm" },
-  webgpu: { module: "./ort/ort.webgpu.bundle.min.mjs", binary: "ort/ort-wasm-simd-threaded.asyncify.wasm" },
+  wasm: { module: "./ort/ort.wasm.bundle.min.js", binary: "ort/ort-wasm-simd-threaded.wasm" },
+  webgpu: { module: "./ort/ort.webgpu.bundle.min.js", binary: "ort/ort-wasm-simd-threaded.asyncify.wasm" },
 };
 const MODEL = "hog-compact.onnx";
 const HOG = "hog.wasm";
