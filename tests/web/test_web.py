@@ -6,6 +6,7 @@ import base64
 import importlib.util
 import io
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -41,10 +42,11 @@ def _digest_of_sources() -> str:
 
 @pytest.fixture(scope="module")
 def site() -> Path:
+    unusable = pytest.fail if os.environ.get("WEB_REQUIRED") else pytest.skip  # .ci/run has built the demo
     if not (SITE / "build.json").exists():
-        pytest.skip("no demo in build/web; `make web` builds it")
+        unusable("no demo in build/web; `make web` builds it")
     if json.loads((SITE / "build.json").read_text())["sources"] != _digest_of_sources():
-        pytest.skip("the demo in build/web is older than its sources; `make web` builds it again")
+        unusable("the demo in build/web is older than its sources; `make web` builds it again")
     return SITE
 
 
@@ -115,6 +117,19 @@ class Driver:
         self.page.wait_for_selector('#pictures[aria-busy="false"]')
         return self
 
+    def count_bitmaps(self) -> None:
+        """Count in `bitmaps` those of the page that are open; call this before the page is opened."""
+        self.page.add_init_script("""
+          const create = createImageBitmap, close = ImageBitmap.prototype.close;
+          window.bitmaps = 0;
+          window.createImageBitmap = async (...values) => {
+            const bitmap = await create(...values);
+            bitmaps++;
+            return bitmap;
+          };
+          ImageBitmap.prototype.close = function () { bitmaps--; close.call(this); };
+        """)
+
     def pixels(self, name: str) -> np.ndarray:
         """Return the pixels (H, W, 3) uint8 of a canvas."""
         url = self.page.evaluate("(name) => document.getElementById(name).toDataURL()", name)
@@ -178,7 +193,9 @@ def test_reconstructions_are_those_of_the_package(browser: Browser, address: str
 
 
 def test_other_files_have_a_sentence(browser: Browser, address: str, tmp_path: Path) -> None:
-    driver = Driver(browser, address).open()
+    driver = Driver(browser, address)
+    driver.count_bitmaps()
+    driver.open()
     before = driver.pixels("reconstruction")
     (tmp_path / "broken <b>.jpg").write_text("<svg><script>document.title = 'hacked'</script></svg>")
     driver.page.set_input_files("#file", tmp_path / "broken <b>.jpg")
@@ -190,25 +207,102 @@ def test_other_files_have_a_sentence(browser: Browser, address: str, tmp_path: P
     assert (driver.pixels("reconstruction") == before).all()
     Image.new("RGB", (4800, 1600), "teal").save(tmp_path / "huge.png")  # scaled down, and cropped to 16:9
     driver.page.set_input_files("#file", tmp_path / "huge.png")
-    assert driver.until_changed(before).shape == (256, 456, 3)
+    before = driver.until_changed(before)
+    assert before.shape == (256, 456, 3)
     assert driver.page.is_hidden("#message")
+    turned = Image.Exif()
+    turned[0x0112] = 6  # EXIF's orientation: a quarter to the right
+    Image.fromarray(photographs()["rocket"][:256]).save(tmp_path / "turned.jpg", exif=turned)
+    driver.page.set_input_files("#file", tmp_path / "turned.jpg")
+    assert driver.until_changed(before).shape == (456, 256, 3)
+    assert driver.page.evaluate("bitmaps") == 1, "only the image that is shown stays in memory"
     assert driver.problems == []
     driver.page.close()
 
 
-def test_the_webcam_runs_until_it_is_stopped(browser: Browser, address: str) -> None:
-    driver = Driver(browser, address, permissions=["camera"]).open()
+def test_of_several_files_the_first_is_shown(browser: Browser, address: str) -> None:
+    driver = Driver(browser, address).open()
     before = driver.pixels("reconstruction")
+    driver.page.evaluate("""async () => {
+      const content = await (await fetch("examples/coffee.jpg")).blob();
+      const dataTransfer = new DataTransfer();
+      for (const name of ["first.jpg", "second.jpg"]) dataTransfer.items.add(new File([content], name));
+      document.body.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true, cancelable: true}));
+    }""")
+    assert driver.until_changed(before).shape == (256, 384, 3)
+    assert "2 files" in driver.message() and "first.jpg" in driver.message()
+    assert driver.problems == []
+    driver.page.close()
+
+
+def test_the_last_choice_is_shown(browser: Browser, address: str) -> None:
+    """A slow file, or a webcam that is allowed late, does not replace what has been chosen since."""
+    driver = Driver(browser, address, permissions=["camera"])
+    waiting: list[Route] = []
+
+    def hold(route: Route) -> None:
+        waiting.append(route)
+
+    driver.page.route("**/cat.jpg", hold)
+    driver.page.route("**/*.wasm", lambda route: route.fulfill(response=route.fetch(), content_type="text/plain"))
+    driver.page.add_init_script("""
+      const media = Object.getPrototypeOf(navigator.mediaDevices), ask = media.getUserMedia;
+      media.getUserMedia = async function (...wanted) {
+        window.stream = await ask.apply(this, wanted);
+        await new Promise((allow) => { window.allow = allow; });
+        return window.stream;
+      };
+    """)
+    driver.count_bitmaps()
+    driver.open()
+    first = driver.pixels("reconstruction")
+    driver.page.select_option("#example", "cat")
     driver.page.click("#camera")
+    driver.page.wait_for_function("() => window.allow")
+    driver.page.select_option("#example", "coffee")
+    second = driver.until_changed(first)
+    with driver.page.expect_response("**/cat.jpg"):
+        waiting[0].continue_()
+    driver.page.evaluate("allow()")
+    driver.page.wait_for_function("() => stream.getTracks().every((track) => track.readyState === 'ended')")
+    driver.page.wait_for_function("() => bitmaps === 1")
+    assert driver.page.input_value("#example") == "coffee"
+    assert "Use" in driver.page.inner_text("#camera")
+    assert (driver.pixels("reconstruction") == second).all()
+
+    driver.page.context.set_offline(True)
+    driver.page.select_option("#example", "rocket")
+    assert "rocket.jpg" in driver.message() and "reached" in driver.message()
+    assert driver.page.input_value("#example") == "coffee", "what is shown"
+    assert not any(url.endswith(".mjs") for url in driver.requests), "servers often send these with a wrong type"
+    driver.page.close()
+
+
+def test_the_webcam_runs_until_it_is_stopped(browser: Browser, address: str) -> None:
+    driver = Driver(browser, address, permissions=["camera"])
+    driver.page.add_init_script("""
+      const media = Object.getPrototypeOf(navigator.mediaDevices), ask = media.getUserMedia;
+      media.getUserMedia = async function (...wanted) { return window.stream = await ask.apply(this, wanted); };
+    """)
+    driver.open()
+    before = driver.pixels("reconstruction")
+    driver.page.press("#camera", "Enter")
     for _ in range(3):  # a picture that moves, by Chromium
         before = driver.until_changed(before)
     assert before.shape == (256, 344, 3)
-    assert driver.page.get_attribute("#camera", "aria-pressed") == "true"
-    driver.page.click("#camera")
-    driver.page.wait_for_selector("#camera[aria-pressed=false]")
+    assert driver.page.evaluate("document.activeElement.id") == "camera", "the keyboard stays where it was"
+    driver.page.get_by_role("button", name="Stop the webcam").click()
+    driver.page.get_by_role("button", name="Use the webcam").wait_for()
+    assert driver.page.evaluate("stream.active") is False
     driver.page.fill("#size", "160")  # the last frame stays
     driver.page.locator("#photograph-size").filter(has_text="216 × 160").wait_for()
     driver.page.locator("#status").filter(has_text="Ready.").wait_for()
+    driver.page.click("#camera")
+    driver.page.locator("#status").filter(has_text="Webcam is running.").wait_for()
+    driver.page.evaluate("stream.getTracks()[0].dispatchEvent(new Event('ended'))")
+    assert "disconnected" in driver.message()
+    driver.page.locator("#status").filter(has_text="Ready.").wait_for()
+    assert driver.page.evaluate("stream.active") is False
     assert driver.problems == []
     driver.page.close()
 
@@ -223,8 +317,7 @@ def test_no_webcam_has_a_sentence(browser: Browser, address: str, script: str, s
     driver.page.goto(address)
     driver.page.click("#camera")
     assert sentence in driver.message()
-    assert driver.page.get_attribute("#camera", "aria-pressed") == "false"
-    assert driver.page.is_enabled("#camera")
+    assert "Use" in driver.page.inner_text("#camera")
     driver.page.close()
 
 
@@ -244,6 +337,27 @@ def test_page_and_worker_cannot_reach_another_host(browser: Browser, address: st
         assert free.evaluate(send, elsewhere) == "sent" and paths == ["/"], "the other host can be reached"
         free.close()
     driver.page.close()
+
+
+def test_controls_have_names(browser: Browser, address: str) -> None:
+    driver = Driver(browser, address)
+    driver.page.goto(address)
+    for role, name in (("combobox", "Photograph"), ("slider", "Size"), ("slider", "Features set to zero")):
+        assert driver.page.get_by_role(role, name=name, exact=True).count() == 1, name
+    driver.page.fill("#size", "160")
+    assert driver.page.get_attribute("#size", "aria-valuetext") == driver.page.inner_text("#size-value") == "160 pixels"
+    assert driver.page.locator("[role=status], output:not([aria-hidden])").count() == 1, "only one place speaks"
+    driver.page.close()
+
+
+def test_without_its_modules_the_page_has_a_sentence(browser: Browser, address: str, site: Path) -> None:
+    page = browser.new_page()
+    page.goto((site / "index.html").as_uri())
+    page.locator("#message").filter(has_text="web server").wait_for()
+    page.route("**/sources.js", lambda route: route.fulfill(status=404))
+    page.goto(address)
+    page.locator("#message").filter(has_text="script").wait_for()
+    page.close()
 
 
 def test_the_page_fits(browser: Browser, address: str) -> None:
@@ -273,6 +387,9 @@ def test_loading_shows_progress_and_failures(browser: Browser, address: str) -> 
     waiting[0].fulfill(status=404)
     assert "hog-compact.onnx" in driver.message() and "404" in driver.message()
     assert driver.page.is_hidden("#progress")
+    with driver.page.expect_response("**/cat.jpg"):
+        driver.page.select_option("#example", "cat")
+    assert "hog-compact.onnx" in driver.message(), "another source does not hide why nothing is computed"
     driver.page.close()
 
 
