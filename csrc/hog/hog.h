@@ -67,16 +67,16 @@ inline Image checked_image(const TensorView& images, const Parameters& parameter
 
 /// Throw std::invalid_argument with this message unless features are contiguous and of this shape.
 inline void check_features(const TensorView& features, std::int64_t batch, std::int64_t rows, std::int64_t columns,
-                           const char* problem) {
-    const std::array<std::int64_t, 4> expected{batch, kChannels, rows, columns};
+                           const char* problem, int channels = kChannels) {
+    const std::array<std::int64_t, 4> expected{batch, channels, rows, columns};
     require(features.shape == expected && features.is_contiguous(), problem);
 }
 
 /// Check float32 features, or their gradient.
 inline void check_float_features(const TensorView& features, std::int64_t batch, std::int64_t rows,
-                                 std::int64_t columns, const char* problem) {
+                                 std::int64_t columns, const char* problem, int channels = kChannels) {
     require(features.type == ScalarType::float32, problem);
-    check_features(features, batch, rows, columns, problem);
+    check_features(features, batch, rows, columns, problem, channels);
 }
 
 /// Compute HOG: images (B, C, H, W), uint8 or float32, any strides -> output (B, 31, Hc, Wc), contiguous, float32 or
@@ -87,7 +87,11 @@ inline void check_float_features(const TensorView& features, std::int64_t batch,
 /// those; all others keep their values to the bit. Throws std::invalid_argument if shapes or types do not fit.
 void compute(const TensorView& images, const TensorView& output, const Parameters& parameters, int threads);
 
-/// Compute an image's histograms (18, Hc, Wc), as `compute` has them before normalization.
+/// Compute images' histograms: images (B, C, H, W), as for `compute` -> output (B, 18, Hc, Wc), contiguous float32, as
+/// `compute` has them before normalization. Throws std::invalid_argument if shapes or types do not fit.
+void compute_histograms(const TensorView& images, const TensorView& output, const Parameters& parameters, int threads);
+
+/// The same of one image, whose shape and type have been checked.
 void histograms(const Image& image, const Parameters& parameters, float* cells, int threads);
 
 /// Compute the gradient with respect to the images from `output`, the gradient with respect to HOG (B, 31, Hc, Wc) ->

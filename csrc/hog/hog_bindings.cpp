@@ -19,6 +19,11 @@ void hog(const TensorView& images, const TensorView& output, std::int64_t cell_s
     compute(images, output, {cell_size, color_named(color)}, threads);
 }
 
+void hog_histograms(const TensorView& images, const TensorView& output, std::int64_t cell_size,
+                    const std::string& color, int threads) {
+    compute_histograms(images, output, {cell_size, color_named(color)}, threads);
+}
+
 void hog_backward(const TensorView& output, const TensorView& images, const TensorView& gradients,
                   std::int64_t cell_size, const std::string& color, int threads) {
     compute_backward(output, images, gradients, {cell_size, color_named(color)}, threads);
@@ -47,6 +52,8 @@ void register_ops(py::module_& module) {
     using Released = py::call_guard<py::gil_scoped_release>;
     module.def("hog", &hog, py::arg("images"), py::arg("output"), py::arg("cell_size"), py::arg("color"),
                py::arg("threads"), Released());
+    module.def("hog_histograms", &hog_histograms, py::arg("images"), py::arg("output"), py::arg("cell_size"),
+               py::arg("color"), py::arg("threads"), Released());
     module.def("hog_backward", &hog_backward, py::arg("output"), py::arg("images"), py::arg("gradients"),
                py::arg("cell_size"), py::arg("color"), py::arg("threads"), Released());
 #ifdef PREIMAGE_CUDA_KERNELS

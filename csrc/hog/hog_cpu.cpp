@@ -60,7 +60,8 @@ Band whole_band(const Image& image, const Parameters& parameters) {
 void compute_bands(const Band& whole, std::int64_t batch, std::int64_t stride, int threads) {
     const auto run = PREIMAGE_KERNEL(band);
     const Layout layout(whole);
-    const std::int64_t output_bytes = kChannels * whole.cell_rows * whole.cell_columns * size_of(whole.type);
+    const std::int64_t channels = whole.raw ? kBins : kChannels;
+    const std::int64_t output_bytes = channels * whole.cell_rows * whole.cell_columns * size_of(whole.type);
     for_each_band(batch, whole.image.height * whole.image.width, whole.cell_rows, kRowsPerBand, threads,
                   layout.floats(),
                   [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
@@ -84,6 +85,18 @@ void compute(const TensorView& images, const TensorView& output, const Parameter
     check_features(output, images.shape[0], whole.cell_rows, whole.cell_columns, kOutput);
     whole.output = output.data;
     whole.type = output.type;
+    compute_bands(whole, images.shape[0], images.strides[0], threads);
+}
+
+void compute_histograms(const TensorView& images, const TensorView& output, const Parameters& parameters, int threads) {
+    images.require_device(-1);
+    output.require_device(-1);
+    Band whole = whole_band(checked_image(images, parameters), parameters);
+    check_float_features(output, images.shape[0], whole.cell_rows, whole.cell_columns,
+                         "the output must be contiguous float32 of shape (B, 18, Hc, Wc)", kBins);
+    whole.output = output.data;
+    whole.type = output.type;
+    whole.raw = true;
     compute_bands(whole, images.shape[0], images.strides[0], threads);
 }
 

@@ -29,6 +29,15 @@ def hog(
     ValueError when anything does not fit.
     """
 
+def hog_histograms(
+    images: _Description,
+    output: _Description,
+    cell_size: int,
+    color: str,
+    threads: int,
+) -> None:
+    """images (B, C, H, W) -> output (B, 18, Hc, Wc), contiguous float32: `hog` before normalization."""
+
 def hog_backward(
     output: _Description,
     images: _Description,

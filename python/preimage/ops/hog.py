@@ -34,6 +34,7 @@ from preimage.ops.hog_dalal_triggs import (
 )
 
 CHANNELS = 31  # of vlfeat-uoctti
+DIRECTIONS = 18  # of its histograms
 VARIANTS = ("vlfeat-uoctti", "dalal-triggs")
 COLORS = ("luma", "strongest")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -116,13 +117,7 @@ def hog(
         return like_images(features, images)
     check_unused(orientations, block_size, block_norm, transform_sqrt)
     cell_size = check_cell_size(cell_size)
-    rows, columns = cell_count(height, cell_size), cell_count(width, cell_size)
-    if rows < 1 or columns < 1:
-        needed = cell_size - cell_size // 2
-        raise ValueError(
-            f"images must have at least {needed} x {needed} pixels for a cell_size of {cell_size}, "
-            f"got {height} x {width}"
-        )
+    rows, columns = _cells(height, width, cell_size)
     batch = as_batch(images)
     if is_tensor(batch):
         from preimage.ops.hog_torch import hog_torch
@@ -132,6 +127,43 @@ def hog(
         features = np.empty((len(batch), CHANNELS, rows, columns), name)
         hog_into(batch, features, cell_size=cell_size, color=color, threads=cpu_threads())
     return like_images(features, images)
+
+
+def histograms(images: npt.NDArray[Any], *, cell_size: int, color: str) -> npt.NDArray[np.float32]:
+    """Compute the histograms of cells that vlfeat-uoctti normalizes.
+
+    Args:
+        images: A NumPy array as for `hog`.
+        cell_size: Side of a cell in pixels, at least 1.
+        color: As for `hog`.
+
+    Returns:
+        (..., 18, Hc, Wc), C-contiguous: the directed gradients at k · 20°, of 0 to 360°.
+
+    Raises:
+        TypeError: As in `hog`.
+        ValueError: As in `hog`.
+    """
+    height, width = check_images(images)
+    check_choice("color", color, COLORS)
+    rows, columns = _cells(height, width, check_cell_size(cell_size))
+    batch = readable(as_batch(images))
+    output = np.empty((len(batch), DIRECTIONS, rows, columns), np.float32)
+    _native.hog_histograms(describe_array(batch), describe_output(output), cell_size, color, cpu_threads())
+    found: npt.NDArray[np.float32] = like_images(output, images)
+    return found
+
+
+def _cells(height: int, width: int, cell_size: int) -> tuple[int, int]:
+    """Return the numbers of vlfeat-uoctti's cells; raise ``ValueError`` if there are none."""
+    rows, columns = cell_count(height, cell_size), cell_count(width, cell_size)
+    if rows < 1 or columns < 1:
+        needed = cell_size - cell_size // 2
+        raise ValueError(
+            f"images must have at least {needed} x {needed} pixels for a cell_size of {cell_size}, "
+            f"got {height} x {width}"
+        )
+    return rows, columns
 
 
 def check_cell_size(cell_size: int | tuple[int, int]) -> int:
