@@ -36,6 +36,7 @@ def test_images_that_mean_the_same(compute: Any) -> None:
         IMAGE.astype(float),
         unwriteable,
         swapped,
+        IMAGE.tolist(),
     ):
         assert same(compute(image), right)
 
@@ -65,6 +66,29 @@ def test_no_descriptors() -> None:
     assert sift(IMAGE, frames=none).shape == (0, 4) and sift(IMAGE, n_octaves=0).shape == (0, 4)
 
 
+@pytest.mark.parametrize("image", [IMAGE, RGB])
+def test_nan_reaches_the_same_features_of_all_variants(image: np.ndarray) -> None:
+    """The native kernel and NumPy agree on which cells a pixel that is NaN affects."""
+    image = image.copy()
+    image[30, 33] = np.nan
+    cells = [
+        np.isnan(hog(image, 8, variant, n_orientations=orientations)).any(axis=2)
+        for variant in ("UoCTTI", "DalalTriggs")
+        for orientations in (9, 8)
+    ]
+    assert cells[0].any() and not cells[0].all() and all(np.array_equal(other, cells[0]) for other in cells)
+
+
+def test_bytes_of_nan() -> None:
+    """Descriptors that are NaN are 255 as bytes, with and without the native kernel, and without a warning."""
+    image = IMAGE.copy()
+    image[30, 33] = np.nan
+    for geometry in ((4, 4, 8), (4, 4, 7)):
+        floats = dsift(image, 4, 4, geometry=geometry, float_descriptors=True)[1]
+        stored = dsift(image, 4, 4, geometry=geometry)[1]
+        assert np.isnan(floats).any() and (stored[np.isnan(floats)] == 255).all()
+
+
 def test_frames_outside_the_image() -> None:
     frames = np.array([[-30, 20, 2, 0], [20, 500, 3, 1], [1e6, 1e6, 4, 1], [30, 30, 5, 1]], np.float32)
     found, descriptors = sift(IMAGE, frames=frames, compute_descriptor=True)
@@ -81,7 +105,13 @@ def test_frames_outside_the_image() -> None:
         (lambda: hog(IMAGE, 8, "dalal"), "variant.*dalal"),
         (lambda: hog(IMAGE, 8, n_orientations=0), "n_orientations.*0"),
         (lambda: hog(IMAGE, 8, directed_polar_field=True), "2 channels.*1"),
-        (lambda: hog(IMAGE[None, None], 8), "shape"),
+        (lambda: hog(IMAGE[None, None], 8), r"\(H, W, C\).*1, 1, 60, 70"),
+        (lambda: hog(IMAGE[None, None], 8, channels_first=True), r"\(C, H, W\).*1, 1, 60, 70"),
+        (lambda: hog(IMAGE[:0], 8), "empty.*0, 70"),
+        (lambda: dsift(IMAGE[:0]), "empty.*0, 70"),
+        (lambda: phow(RGB[:0]), "empty.*0, 70"),
+        (lambda: sift(IMAGE[:, :0]), "empty.*60, 0"),
+        (lambda: lbp(IMAGE[:0], 8), "empty.*0, 70"),
         (lambda: dsift(RGB), "shape.*3"),
         (lambda: dsift(IMAGE, step=0), "step.*0"),
         (lambda: dsift(IMAGE, step=[1, 2, 3]), "step.*2 ints"),

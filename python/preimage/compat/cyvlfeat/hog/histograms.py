@@ -38,7 +38,7 @@ def image_votes(planes: Array, orientations: int, bilinear: bool) -> Votes:
         for plane in planes:
             across, down = plane[1:-1, 2:] - plane[1:-1, :-2], plane[2:, 1:-1] - plane[:-2, 1:-1]
             energy = across * across + down * down
-            longer = energy > squares[inner]
+            longer = (energy > squares[inner]) | np.isnan(energy)  # NaN stays, as in the native kernel
             for values, strongest in ((across, gx), (down, gy), (energy, squares)):
                 np.copyto(strongest[inner], values, where=longer)
     length = np.sqrt(squares)

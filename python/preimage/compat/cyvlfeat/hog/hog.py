@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from preimage.compat.cyvlfeat.hog.glyphs import glyph_image
 from preimage.compat.cyvlfeat.hog.histograms import cell_histograms, image_votes, normalized, polar_votes
+from preimage.compat.cyvlfeat.images import image_array
 from preimage.ops import hog as hog_op
 from preimage.ops._output_sizes import cell_count
 
@@ -20,7 +21,7 @@ _KERNEL_ORIENTATIONS = 9  # of the native kernel
 
 
 def hog(
-    image: npt.NDArray[Any],
+    image: npt.ArrayLike,
     cell_size: int,
     variant: str = "UoCTTI",
     n_orientations: int = 9,
@@ -52,9 +53,9 @@ def hog(
         UoCTTI and 4 n_orientations for DalalTriggs; with `visualize` also (21 h, 21 w) uint8.
 
     Raises:
-        ValueError: The image has another shape or is smaller than a cell, or an option is invalid.
+        ValueError: The image has another shape, is empty or smaller than a cell, or an option is invalid.
     """
-    planes = _planes(image, channels_first)
+    planes = _planes(image_array(image), channels_first)
     size, orientations = operator.index(cell_size), operator.index(n_orientations)
     polar = directed_polar_field or undirected_polar_field
     height, width = planes.shape[1:]
@@ -73,8 +74,11 @@ def hog(
             f"image must have at least {least} x {least} pixels for a cell_size of {size}, got {height} x {width}"
         )
     plain = not polar and not bilinear_interpolation and len(planes) in (1, 3)
-    if plain and variant == "UoCTTI" and orientations == _KERNEL_ORIENTATIONS:
-        features = hog_op.hog(planes, cell_size=size, color="strongest")
+    if plain and orientations == _KERNEL_ORIENTATIONS:
+        if variant == "UoCTTI":
+            features = hog_op.hog(planes, cell_size=size, color="strongest")
+        else:
+            features = normalized(hog_op.histograms(planes, cell_size=size, color="strongest"), variant)
     else:
         if polar:
             votes = polar_votes(planes, orientations, bool(directed_polar_field), bilinear_interpolation)
@@ -88,10 +92,11 @@ def hog(
 
 
 def _planes(image: npt.NDArray[Any], channels_first: bool) -> Features:  # [C, H, W]
+    if image.ndim not in (2, 3):
+        color = "(C, H, W)" if channels_first else "(H, W, C)"
+        raise ValueError(f"image must have shape (H, W) or {color}, got {image.shape}")
     if image.ndim == 2:
         image = image[None]
-    elif image.ndim == 3 and not channels_first:
+    elif not channels_first:
         image = image.transpose(2, 0, 1)
-    if image.ndim != 3 or 0 in image.shape:
-        raise ValueError(f"image must have shape (H, W) or (H, W, C), got {image.shape}")
     return np.require(image, np.float32, "C")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,7 @@ from preimage.compat.cyvlfeat.images import gray_plane
 from preimage.ops import lbp as lbp_op
 
 
-def lbp(image: npt.NDArray[Any], cell_size: int) -> npt.NDArray[np.float32]:
+def lbp(image: npt.ArrayLike, cell_size: int) -> npt.NDArray[np.float32]:
     """Compute histograms of local binary patterns.
 
     No release of cyvlfeat contains this function: it is that of its pull request of 2016, with the axes of its

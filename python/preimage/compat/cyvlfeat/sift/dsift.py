@@ -19,7 +19,7 @@ _SCALE = np.float32(512)  # of stored descriptors, which are at most 255
 
 
 def dsift(
-    image: npt.NDArray[Any],
+    image: npt.ArrayLike,
     step: Ints = 1,
     size: Ints = 3,
     bounds: Sequence[int] | npt.NDArray[Any] | None = None,
@@ -50,7 +50,7 @@ def dsift(
         if no descriptor is within the bounds.
 
     Raises:
-        ValueError: The image has another shape, bounds are outside the image, or an option is invalid.
+        ValueError: The image is empty or has another shape, bounds are outside the image, or an option is invalid.
     """
     plane = gray_plane(image)
     height, width = plane.shape
@@ -113,8 +113,8 @@ def _with_kernel(
 
 def stored_descriptors(unit: npt.NDArray[np.float32], as_floats: bool) -> npt.NDArray[Any]:
     """Return descriptors of unit norm on the scale of cyvlfeat."""
-    scaled = np.minimum(unit * _SCALE, np.float32(255))
-    return scaled if as_floats else scaled.astype(np.uint8)
+    scaled, most = unit * _SCALE, np.float32(255)
+    return np.minimum(scaled, most) if as_floats else np.fmin(scaled, most).astype(np.uint8)  # as bytes, NaN is 255
 
 
 def _ints(name: str, value: Ints, count: int, least: int) -> tuple[int, ...]:

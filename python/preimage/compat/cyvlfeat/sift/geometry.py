@@ -80,7 +80,7 @@ def _votes(
     position = np.where(gy < 0, 2 * np.pi - angle, angle) * (orientations / (2 * np.pi))
     before = np.floor(position)
     share = position - before
-    first = before.astype(np.int64) % orientations
+    first = np.nan_to_num(before).astype(np.int64) % orientations  # where it is NaN, so is the share
     second = (first + 1) % orientations
     planes = []
     for bin_index in range(orientations):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from preimage.compat.cyvlfeat.images import image_array
 from preimage.compat.cyvlfeat.sift.dsift import dsift
 
 _GRAY_WEIGHTS = (0.299, 0.587, 0.114)
@@ -16,7 +17,7 @@ _ALPHA = 0.01  # share of the intensity in the two other opponent channels, for 
 
 
 def phow(
-    image: npt.NDArray[Any],
+    image: npt.ArrayLike,
     verbose: bool = False,
     fast: bool = True,
     sizes: Sequence[int] = (4, 6, 8, 10),
@@ -34,7 +35,8 @@ def phow(
     channels of a color image as well, and the window is always 2 bins wide.
 
     Args:
-        image: (H, W), (H, W, 1) or (H, W, 3) RGB, used as float32; `contrast_threshold` is meant for [0, 1].
+        image: (H, W), (H, W, 1) or (H, W, 3) RGB, smoothed in float64 if it is that, otherwise in float32;
+            `contrast_threshold` is meant for [0, 1].
         verbose: Print the number of descriptors of each size.
         fast: As in `dsift`.
         sizes: Bin sizes in pixels.
@@ -50,10 +52,11 @@ def phow(
         or float32, as in `dsift`.
 
     Raises:
-        ValueError: The image has another shape, or an option is invalid.
+        ValueError: The image is empty or has another shape, or an option is invalid.
     """
     if not magnification > 0:
         raise ValueError(f"magnification must be above 0, got {magnification}")
+    image = image_array(image)
     channels = _channels(image, color.lower())
     last = image.shape[0] - 1, image.shape[1] - 1
     all_frames, all_descriptors = [], []

@@ -18,7 +18,7 @@ _MAGNIFICATION = 3  # VLFeat's default
 
 
 def sift(
-    image: npt.NDArray[Any],
+    image: npt.ArrayLike,
     n_octaves: int | None = None,
     n_levels: int = 3,
     first_octave: int = 0,
@@ -57,7 +57,7 @@ def sift(
         (N, 128) uint8 or float32, min(512 d, 255) of descriptors d with unit norm.
 
     Raises:
-        ValueError: The image or `frames` has another shape, or an option is invalid.
+        ValueError: The image is empty, the image or `frames` has another shape, or an option is invalid.
     """
     plane = gray_plane(image)
     bins, window = int(magnification), int(window_size)
