@@ -217,6 +217,8 @@ COLOR = np.zeros((2, 32, 40, 3), np.uint8)
         (HOG(image_shape=(8, 0)), np.zeros((2, 64)), r"at least 1, got \(8, 0\)"),
         (HOG(cell_size=0), COLOR, r"cell_size.*0"),
         (HOG(cell_size=4.5), COLOR, r"cell_size.*4\.5"),
+        (HOG(cell_size=None), COLOR, r"cell_size.*None"),  # type: ignore[arg-type]
+        (HOG(cell_size=np.array([8, 8])), COLOR, r"cell_size.*8, 8"),  # type: ignore[arg-type]
         (HOG(variant="other"), COLOR, r"variant.*'other'"),
         (HOG(orientations=8), COLOR, r"orientations.*9.*8.*dalal-triggs"),
         (HOG(block_norm="L3", variant="dalal-triggs"), COLOR, r"block_norm.*'L3'"),

@@ -128,13 +128,9 @@ class DescriptorTransformer(ImageTransformer):
         check_is_fitted(self, "feature_shape_")
 
     def _parameters(self) -> dict[str, Any]:
-        """Return the parameters of the representation that differ from the defaults."""
-        values = {
-            name: plain(getattr(self, name))
-            for name, parameter in inspect.signature(type(self)).parameters.items()
-            if name not in ("image_shape", "inverter") and getattr(self, name) != parameter.default
-        }
-        return {name: value for name, value in values.items() if value is not None}
+        """Return the parameters of the representation."""
+        names = inspect.signature(type(self)).parameters
+        return {name: plain(getattr(self, name)) for name in names if name not in ("image_shape", "inverter")}
 
 
 class HOG(DescriptorTransformer):
