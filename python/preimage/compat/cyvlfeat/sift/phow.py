@@ -35,8 +35,8 @@ def phow(
     channels of a color image as well, and the window is always 2 bins wide.
 
     Args:
-        image: (H, W), (H, W, 1) or (H, W, 3) RGB, smoothed in float64 if it is that, otherwise in float32;
-            `contrast_threshold` is meant for [0, 1].
+        image: (H, W), (H, W, 1) or (H, W, 3) RGB, smoothed in float32, or in float64 where float32 does not hold its
+            dtype. `contrast_threshold` is meant for [0, 1].
         verbose: Print the number of descriptors of each size.
         fast: As in `dsift`.
         sizes: Bin sizes in pixels.
