@@ -109,6 +109,7 @@ def test_drawings_of_small_and_large_cells(side: int) -> None:
 
 def test_arguments_of_other_types() -> None:
     compare(GRAY, orientations=np.int32(5), pixels_per_cell=[6, 6], cells_per_block=np.array([2, 2]), transform_sqrt=1)
+    compare(GRAY, pixels_per_cell=(48 / 6, np.float64(7)))
 
 
 @settings(max_examples=40, deadline=None)
@@ -168,14 +169,25 @@ def test_the_same_errors(image: Any, options: dict[str, Any], words: str) -> Non
     [
         ({"pixels_per_cell": (0, 8)}, r"pixels_per_cell.*1.*\(0, 8\)"),
         ({"cells_per_block": (2, -1)}, r"cells_per_block.*1.*\(2, -1\)"),
+        ({"pixels_per_cell": (8.5, 8)}, r"pixels_per_cell.*whole.*\(8.5, 8\)"),
         ({"orientations": 0}, "orientations.*1.*0"),
     ],
 )
 def test_sizes_out_of_range(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         hog(GRAY, **options)
-    with pytest.raises(TypeError):
-        hog(GRAY, **{name: (8.0, 8.0) if isinstance(value, tuple) else 9.0 for name, value in options.items()})
+
+
+@pytest.mark.parametrize("options", [{"cells_per_block": (2.0, 2.0)}, {"orientations": 9.0}, {"pixels_per_cell": "88"}])
+def test_sizes_of_other_types(options: dict[str, Any]) -> None:
+    for function in (skimage.feature.hog, hog):
+        with pytest.raises(TypeError):
+            function(GRAY, **options)
+
+
+def test_empty_images() -> None:
+    with pytest.raises(ValueError, match=r"empty.*\(0, 91\)"):
+        hog(GRAY[:0])
 
 
 def test_square_roots_of_negative_values() -> None:

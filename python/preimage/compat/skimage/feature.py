@@ -23,7 +23,7 @@ _FAINT = -30  # binary logarithm of the largest pixel of images whose blocks _EP
 def hog(
     image: npt.ArrayLike,
     orientations: int = 9,
-    pixels_per_cell: tuple[int, int] = (8, 8),
+    pixels_per_cell: tuple[float, float] = (8, 8),
     cells_per_block: tuple[int, int] = (3, 3),
     block_norm: str = "L2-Hys",
     visualize: bool = False,
@@ -37,7 +37,7 @@ def hog(
     Args:
         image: (M, N), or with `channel_axis` (M, N, C) in any order of the axes. Any real dtype; no values are scaled.
         orientations: Number of orientations of undirected gradients.
-        pixels_per_cell: Height and width of a cell in pixels.
+        pixels_per_cell: Height and width of a cell in pixels; floats must be whole numbers.
         cells_per_block: Height and width of a block in cells.
         block_norm: Normalization of a block: ``"L1"``, ``"L1-sqrt"``, ``"L2"`` or ``"L2-Hys"``.
         visualize: Whether to return a drawing of the cells, too.
@@ -63,8 +63,10 @@ def hog(
             "image must have two spatial dimensions, and channel_axis must be given if it has channels, got shape "
             f"{np.shape(image)} and channel_axis {channel_axis}"
         )
+    if not pixels.size:
+        raise ValueError(f"image must not be empty, got shape {np.shape(image)}")
     planes = pixels.reshape(-1, *pixels.shape[-2:])
-    cell, block = _pair("pixels_per_cell", pixels_per_cell), _pair("cells_per_block", cells_per_block)
+    cell, block = _pair("pixels_per_cell", _whole(pixels_per_cell)), _pair("cells_per_block", cells_per_block)
     bins = operator.index(orientations)
     least = cell[0] * block[0], cell[1] * block[1]
     if planes.shape[1] < least[0] or planes.shape[2] < least[1]:
@@ -89,6 +91,15 @@ def _as_supported(image: Array) -> tuple[Array, npt.DTypeLike]:
     if image.dtype.type in (np.float16, np.float32):
         return image.astype(np.float32, copy=False), np.float32
     return image if image.dtype == np.uint8 else image.astype(np.float64, copy=False), np.float64
+
+
+def _whole(sizes: tuple[float, float]) -> tuple[int, int]:
+    """Return sizes of cells as integers, which scripts may have divided."""
+    for size in sizes:
+        if isinstance(size, float) and not size.is_integer():
+            raise ValueError(f"pixels_per_cell must be whole numbers, got {tuple(sizes)}")
+    height, width = (int(size) if isinstance(size, float) else size for size in sizes)
+    return height, width
 
 
 def _pair(name: str, values: tuple[int, int]) -> tuple[int, int]:
