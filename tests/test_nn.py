@@ -117,7 +117,7 @@ def test_lbp_says_that_it_has_no_gradient() -> None:
 @every_module
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
 def test_compile_with_sizes_as_variables(name: str, dtype: torch.dtype) -> None:
-    torch._dynamo.reset()
+    torch.compiler.reset()
     module = MODULES[name][0](dtype="float16")
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="eager")
     for shape in SHAPES:
@@ -128,7 +128,7 @@ def test_compile_with_sizes_as_variables(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo does
 @differentiable
 def test_compile_with_gradient(name: str) -> None:
-    torch._dynamo.reset()
+    torch.compiler.reset()
     module = MODULES[name][0]()
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
     images = torch.rand(2, 3, 40, 48, requires_grad=True)
@@ -191,11 +191,20 @@ def test_gradients_of_torch_func(name: str) -> None:
 
 @differentiable
 def test_a_compiled_graph_of_torch_func_is_an_error_rather_than_zero(name: str) -> None:
-    torch._dynamo.reset()
+    torch.compiler.reset()
     module = MODULES[name][0]()
     compiled = torch.compile(grad(lambda images: module(images).sum()), fullgraph=True, backend="eager")
-    with pytest.raises(torch._dynamo.exc.Unsupported, match="graph_break"):
+    with pytest.raises(RuntimeError, match="graph_break"):
         compiled(torch.rand(1, 3, 40, 48))
+
+
+@every_module
+def test_a_compiled_vmap_without_gradients(name: str) -> None:
+    torch.compiler.reset()
+    module, images = MODULES[name][0](), torch.rand(4, 3, 40, 48)
+    compiled = torch.compile(vmap(module), fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        assert torch.equal(compiled(images), module(images))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's on first use of jvp

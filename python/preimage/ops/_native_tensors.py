@@ -14,9 +14,11 @@ _NATIVE_TYPES = {torch.uint8: "uint8", torch.float32: "float32"}  # dtypes that 
 
 def needs_gradient(images: torch.Tensor) -> bool:
     """Return whether the gradient of these images is required."""
-    if torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-        torch._dynamo.graph_break()  # the compiler takes images inside torch.func.grad for constants, without an error
-    return images.requires_grad and torch.is_grad_enabled()
+    if not torch.is_grad_enabled():
+        return False
+    if torch._C._are_functorch_transforms_active() and torch.compiler.is_compiling():
+        torch._dynamo.graph_break()  # the compiler takes images inside a transform for constants, without an error
+    return images.requires_grad
 
 
 def as_native(images: torch.Tensor) -> torch.Tensor:
