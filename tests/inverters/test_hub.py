@@ -83,6 +83,11 @@ class Hub(http.server.BaseHTTPRequestHandler):
         pass
 
 
+def forget_connections() -> None:
+    """Make huggingface_hub read its settings again: versions before 1.0 keep a session that may be offline."""
+    getattr(huggingface_hub.utils, "reset_sessions", lambda: None)()
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[str]]]:
     """Return a function that puts files on the Hub, and returns the list of the files that are downloaded."""
@@ -93,7 +98,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[str]]
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    downloads: Any = import_optional("huggingface_hub", "huggingface_hub.file_download")
+    monkeypatch.setattr(downloads, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)  # before 1.0
 
     def put(repository: str, files: dict[str, bytes]) -> list[str]:
         Hub.repositories[repository] = files
@@ -101,7 +109,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[str]]
 
     Hub.repositories.clear()
     Hub.asked.clear()
+    forget_connections()
     yield put
+    forget_connections()
     listening.shutdown()
     listening.server_close()
     thread.join()
@@ -141,6 +151,7 @@ def test_an_inverter_in_the_cache_loads_by_its_name(tiny: Path, cache: Path, tmp
         ("someone/mine@v9", {"revision": "v1"}, r"revision must be None for someone/mine@v9.*'v1'"),
         ("hog-compact", {"revision": "v1"}, r"revision must be None for a pretrained inverter.*'v1'"),
         ("folder", {"revision": "v1"}, r"revision must be None for a folder.*'v1'"),
+        ("folder/none@refs/pr/1", {}, r"folder/none@refs/pr/1: neither a folder"),
         ("folder/none", {}, r"folder/none: neither a folder.*hog-compact.*user/name"),  # a path, not a repository
         ("a/b/c", {}, "a/b/c: neither a folder"),
         ("../b", {}, r"\.\./b: neither a folder"),
@@ -270,6 +281,12 @@ def test_errors_of_the_hub(
         ("./name", None),
         ("user/name/", None),
         ("user/..", None),
+        ("user/name.", None),
+        ("user/name.git", None),
+        ("user-/name", None),
+        ("u/n", ("u/n", None)),
+        ("user/" + 96 * "n", ("user/" + 96 * "n", None)),
+        ("user/" + 97 * "n", None),
         ("https://x/y", None),
         ("user\\name", None),
     ],

@@ -15,7 +15,8 @@ from preimage.optional import import_optional
 CARDS = ("MODEL_CARD.md", "README.md")  # fetched for readers, if the repository has them
 
 # user/name, and @revision if any: the Hub's rules for names, so that no other path is taken for one.
-_NAME = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([^@\s]+))?", re.ASCII)
+_PART = r"[A-Za-z0-9](?:[\w.-]{0,94}\w)?"
+_NAME = re.compile(rf"({_PART}/{_PART})(?<!\.git)(?:@([^@\s]+))?", re.ASCII)
 _CACHED = re.compile(r"models--(?P<user>.+?)--(?P<name>.+)")
 
 
@@ -27,7 +28,7 @@ def split_name(name: str | os.PathLike[str]) -> tuple[str, str | None] | None:
     """
     text = name.as_posix() if isinstance(name, Path) else os.fspath(name)
     found = _NAME.fullmatch(text)
-    if not found or ".." in text or "--" in found[1] or Path(text).parent.is_dir():
+    if not found or ".." in text or "--" in found[1] or Path(found[1]).parent.is_dir():
         return None
     return found[1], found[2]
 
