@@ -15,6 +15,7 @@ import torch
 
 import preimage
 from conftest import Run
+from hub_cache import add_to_cache
 from paths import ROOT
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, OutputRegion, SingleStreamConfig, UShapedConfig, find_inverter, preset
@@ -195,6 +196,20 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
         "color_order": "RGB",
         "value_range": "[0, 1]",
     }
+
+
+def test_an_inverter_from_the_hub_keeps_its_name_and_card(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    Inverter.load(tiny).save(tmp_path / "mine")
+    (tmp_path / "mine" / "README.md").write_text("# Card")
+    add_to_cache(tmp_path / "cache", "someone/mine", tmp_path / "mine")
+    assert export("someone/mine@main", tmp_path / "a.onnx").inverter == "someone/mine@main"
+    assert session(tmp_path / "a.onnx").get_modelmeta().custom_metadata_map["model_card"] == "# Card"
 
 
 def test_operators_are_standard_and_old(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ FORMAT = "preimage-inverter"
 FORMAT_VERSION = 4  # since 4 with a sampler, if any
 CHECKSUM_VERSION = 3  # first format version whose config has a checksum
 CONV2D_VERSION = 1  # format version with the weights of up-convolutions in the orientation of `conv2d`
-CONFIG, WEIGHTS, MODEL_CARD = "config.json", "model.safetensors", "MODEL_CARD.md"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _MAX_CONFIG_BYTES = 16 << 20
 _LARGEST_CARD = 1 << 20  # bytes
 
@@ -130,13 +130,13 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def model_card(folder: Path) -> str:
-    """Return the text of the model card in an inverter's folder, or an empty string without one.
+    """Return the text of the model card in an inverter's folder, the first of `hub.CARDS`, or an empty string.
 
     Raises:
         FileFormatError: A model card over a megabyte.
     """
-    path = folder / MODEL_CARD
-    if not path.is_file():
+    path = next((folder / name for name in hub.CARDS if (folder / name).is_file()), None)
+    if path is None:
         return ""
     if path.stat().st_size > _LARGEST_CARD:
         raise FileFormatError(path, f"a model card must have at most {_LARGEST_CARD:,} bytes")

@@ -12,7 +12,7 @@ from preimage.inverters import Inverter, pretrained
 from preimage.inverters.onnx_graph import OPSET
 from preimage.inverters.onnx_model import inverter_model, shapes
 from preimage.io.atomic import atomic_write
-from preimage.pipelines.inverter_choice import NamedInverter, named_inverter
+from preimage.pipelines.inverter_choice import NamedInverter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,16 +66,23 @@ def export(inverter: NamedInverter, output: str | PathLike[str], *, weights: str
     path = Path(output)
     if path.suffix != ".onnx":
         raise ValueError(f"output must end with .onnx, got {path.name!r}")
-    loaded, called = named_inverter(inverter)
-    name = called if isinstance(inverter, Inverter) else Path(called).resolve().name
-    metadata = _metadata(loaded, name)
-    if not isinstance(inverter, Inverter) and (card := pretrained.model_card(pretrained.resolve(inverter))):
-        metadata["model_card"] = card
+    loaded, name, card = _loaded(inverter)
+    metadata = _metadata(loaded, name) | ({"model_card": card} if card else {})
     model = inverter_model(loaded, weights, metadata, __version__)
     with atomic_write(path) as file:
         file.write(model.SerializeToString())
     parameters = sum(value.numel() for value in loaded.network.parameters())
     return ExportSummary(path, name, shapes(loaded), weights, OPSET, parameters, path.stat().st_size)
+
+
+def _loaded(inverter: NamedInverter) -> tuple[Inverter, str, str]:
+    """Return the inverter, its name and its model card, which is empty if there is none."""
+    if isinstance(inverter, Inverter):
+        return inverter, inverter.spec.representation, ""
+    named = pretrained.is_inverter_name(inverter)
+    folder = pretrained.resolve(inverter)  # once: the branch of a repository can move
+    name = str(inverter) if named else folder.resolve().name
+    return Inverter.load(folder), name, pretrained.model_card(folder)
 
 
 def _metadata(inverter: Inverter, name: str) -> dict[str, str]:

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from preimage.facts import fact_label, fact_text
-from preimage.inverters.pretrained import MODEL_CARD, model_card
+from preimage.inverters.hub import CARDS
+from preimage.inverters.pretrained import model_card
 from preimage.pipelines.image_loading import Pixels
 from preimage.reports.sources import InverterSource
 from preimage.training.display import METRICS, read_metrics
@@ -55,9 +56,9 @@ def _facts(training: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def card_sections(source: InverterSource, notes: list[str]) -> Iterator[Section]:
     """Yield the collapsed section with the model card; without a card, add a note to `notes`."""
     if card := model_card(source.folder):
-        yield Section("Model card", details=[(f"{MODEL_CARD} of {source.name}", card)], kind="subsection")
+        yield Section("Model card", details=[(f"Model card of {source.name}", card)], kind="subsection")
     else:
-        notes.append(f"The model card is left out: there is no {MODEL_CARD} in the folder.")
+        notes.append(f"The model card is left out: there is no {' or '.join(CARDS)} in the folder.")
 
 
 def _learning_curve(folder: Path, notes: list[str]) -> Iterator[Section]:
