@@ -28,7 +28,7 @@ def info(path: str | PathLike[str], *, keypoint_format: str | None = None) -> di
     Raises:
         FileNotFoundError: There is no such file, folder or pretrained inverter.
         FileFormatError: The file is damaged or of an unknown format.
-        ValueError: The path is a URL.
+        ValueError: The path is a URL, or ``user/name`` and there is no such folder or repository.
     """
     if (is_url(path) or was_url(path)) and not Path(path).exists():
         raise ValueError(f"{masked(str(path))}: path must be a file or folder on disk; only images are read from URLs")
@@ -43,7 +43,7 @@ def _facts(path: Path) -> dict[str, Any]:
     from preimage.io.arrays import is_array_file
     from preimage.store import read_index
 
-    if not path.exists() and is_inverter_name(path):
+    if not path.exists() and is_inverter_name(path) and not is_array_file(path):
         path = resolve(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder, and no pretrained inverter of that name")

@@ -203,6 +203,8 @@ def test_commands_and_functions_take_the_name(
     add_to_cache(cache, "someone/mine", tiny)
     code, out, _ = run("info", "someone/mine", "--json")
     assert code == 0 and json.loads(out)["kind"] == "inverter"
+    code, _, err = run("info", "photos/cat.npz")
+    assert code == 1 and "photos/cat.npz: no such file" in err
     assert run("extract", "hog", photo_folder, "-o", tmp_path / "p.hog")[0] == 0
     assert run("invert", tmp_path / "p.hog", "-o", tmp_path / "out", "--inverter", "someone/mine@main")[0] == 0
     assert any((tmp_path / "out").rglob("*.png"))
