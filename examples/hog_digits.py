@@ -1,6 +1,6 @@
 """Recognize handwritten digits: histograms of oriented gradients, and a linear classifier.
 
-A script for scikit-image as many are: only the import of `hog` has been changed.
+Written for scikit-image; only the import of `hog` has been changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def describe(image: np.ndarray) -> np.ndarray:
 
 
 def main() -> tuple[float, np.ndarray]:
-    """Return the accuracy on digits that were not learned from, and the confusion matrix."""
+    """Return the accuracy on held-out digits, and the confusion matrix."""
     digits = load_digits()
     features = np.array([describe(image) for image in digits.images / 16])
     learned, held_out, labels, truth = train_test_split(features, digits.target, test_size=0.25, random_state=0)
