@@ -1,7 +1,7 @@
 """Entry points of `torch.hub`: the descriptors as modules, and the inverters.
 
-`torch.hub.load` imports this file from a copy of the repository, which contains no compiled kernels. So the package has
-to be installed (``pip install preimage``), and it is the installed one that runs.
+`torch.hub.load` imports this file from a copy of the repository, which contains no compiled kernels. The package
+therefore has to be installed (``pip install preimage``), and the installed package is the one that runs.
 """
 
 import importlib as _importlib
@@ -39,22 +39,22 @@ def inverter(name: str, device: str = "auto", *, revision: str | None = None, ca
 
 
 def hog_compact(device: str = "auto") -> _Any:
-    """Load the pretrained inverter of HOG features with cells of 8 pixels: of (31, h, w), see `inverter`."""
+    """Load the pretrained inverter of HOG features (31, h, w) with cells of 8 pixels, see `inverter`."""
     return inverter("hog-compact", device)
 
 
 def lbp_compact(device: str = "auto") -> _Any:
-    """Load the pretrained inverter of LBP features with cells of 16 pixels: of (58, h, w), see `inverter`."""
+    """Load the pretrained inverter of LBP features (58, h, w) with cells of 16 pixels, see `inverter`."""
     return inverter("lbp-compact", device)
 
 
 def dense_sift_compact(device: str = "auto") -> _Any:
-    """Load the pretrained inverter of dense SIFT, step 4, bins of 4 pixels: of (128, h, w), see `inverter`."""
+    """Load the pretrained inverter of dense SIFT (128, h, w) with step 4 and bins of 4 pixels, see `inverter`."""
     return inverter("dense-sift-compact", device)
 
 
 def sift_compact(device: str = "auto") -> _Any:
-    """Load the pretrained inverter of SIFT keypoints on a grid, as `preimage.sift_grid` makes it, see `inverter`."""
+    """Load the pretrained inverter of SIFT keypoints on the grid of `preimage.sift_grid`, see `inverter`."""
     return inverter("sift-compact", device)
 
 

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kPrefetchRows = 9;  // number of rows ahead that pixels are prefetched
 
-/// How pixels become values of rows: float32 in [0, 1].
+/// Conversion of pixels to values of rows: float32 in [0, 1].
 struct UnitValues {
     using Value = float;
     template <class Pixel>
@@ -69,7 +69,7 @@ PREIMAGE_INLINE void convert_interleaved(const Pixel* in, int planes, std::int64
     }
 }
 
-/// `Values::value` must leave values as they are, because some are converted twice.
+/// `Values::value` must not change values that it has returned, because some are converted twice.
 template <class Pixel, class Values = UnitValues>
 void convert_row(const Image& image, int planes, std::int64_t y, std::int64_t plane_pitch,
                  typename Values::Value* out) {

@@ -2,8 +2,8 @@
 //
 // Images are (C, H, W), y down, values as they are: uint8 is not divided by 255. The gradient of a pixel is a plain
 // difference, not halved; across the image border it is zero. Its length votes for one of N undirected orientations of
-// the one cell that contains the pixel; a cell's histogram is the mean over its pixels. Every block of cells, one per
-// position, is normalized by its length. The arithmetic is in dalal_triggs_math.h.
+// the cell that contains the pixel; a cell's histogram is the mean over its pixels. Every block of cells, one per
+// position, is normalized by its L1 or L2 norm. The arithmetic is in dalal_triggs_math.h.
 #pragma once
 
 #include <cstddef>
@@ -105,7 +105,7 @@ inline void check_features(const TensorView& features, std::int64_t batch, const
 ///
 /// The choice of orientation and channel is that of scikit-image in double precision. The result does not depend on
 /// `threads`, on the instruction set, or on the batch that an image is in. A pixel that is not finite affects the cells
-/// of its four neighbors and their blocks; all others keep their values to the bit. Throws std::invalid_argument if
+/// of its four neighbors and their blocks; all others keep exactly the same values. Throws std::invalid_argument if
 /// shapes or types do not fit.
 void compute(const TensorView& images, const TensorView& output, const Parameters& parameters, int threads);
 

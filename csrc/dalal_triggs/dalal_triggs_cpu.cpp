@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::int64_t kRowsPerBand = 8;  // block rows; each band computes block_height - 1 cell rows more
 constexpr std::int64_t kChunkSize = 16;   // elements that the kernel reads and writes together
-constexpr std::int64_t kLine = kAlignment / static_cast<std::int64_t>(sizeof(float));  // of the cache, in floats
+constexpr std::int64_t kLine = kAlignment / static_cast<std::int64_t>(sizeof(float));  // cache line in floats
 
 /// Return a number of floats padded to whole cache lines.
 std::int64_t padded(std::int64_t floats) { return (floats + kLine - 1) / kLine * kLine; }

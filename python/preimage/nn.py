@@ -16,17 +16,17 @@ from preimage.ops.upconv import upconv, upconv_chain, upconv_chain_distance
 
 
 class HOG(nn.Module):
-    """Compute HOG features with `preimage.hog`, for example as a loss between images.
+    """Compute HOG features with `preimage.hog`, for example for a loss between images.
 
-    The parameters are those of `preimage.hog`, and are checked on creation. There is nothing to train or to move: the
-    module has no parameters or buffers, computes on the device of the images, and returns features of `dtype` whatever
-    the dtype of the images, also under autocast.
+    The parameters are those of `preimage.hog`, and are checked on creation. The module has no weights or buffers. It
+    computes on the device of the images, and returns features of `dtype` whatever the dtype of the images, also under
+    autocast.
 
     Args:
         cell_size: Side of a cell in pixels, at least 1, or a pair (height, width) for ``"dalal-triggs"``.
         variant: Definition of the features, ``"vlfeat-uoctti"`` or ``"dalal-triggs"``.
         color: ``"luma"`` or ``"strongest"``.
-        orientations: Number of orientations. Only for ``"dalal-triggs"``, as the next three.
+        orientations: Number of orientations. Only for ``"dalal-triggs"``, like the next three.
         block_size: Side of a block in cells, or a pair (height, width).
         block_norm: ``"L1"``, ``"L1-sqrt"``, ``"L2"`` or ``"L2-Hys"``.
         transform_sqrt: Whether to replace the values by their square roots first.
@@ -85,8 +85,8 @@ class HOG(nn.Module):
 class LBP(nn.Module):
     """Compute LBP features with `preimage.lbp`. They have no gradient: images that require one are an error.
 
-    The parameters are those of `preimage.lbp`, and are checked on creation. As in `HOG`, there is nothing to train or
-    to move.
+    The parameters are those of `preimage.lbp`, and are checked on creation. Like `HOG`, the module has no weights or
+    buffers.
 
     Args:
         cell_size: Side of a cell in pixels, at least 1.
@@ -113,10 +113,10 @@ class LBP(nn.Module):
 
 
 class DenseSIFT(nn.Module):
-    """Compute dense SIFT descriptors with `preimage.dense_sift`, for example as a loss between images.
+    """Compute dense SIFT descriptors with `preimage.dense_sift`, for example for a loss between images.
 
-    The parameters are those of `preimage.dense_sift`, and are checked on creation. As in `HOG`, there is nothing to
-    train or to move.
+    The parameters are those of `preimage.dense_sift`, and are checked on creation. Like `HOG`, the module has no
+    weights or buffers.
 
     Args:
         step: Distance between descriptors in pixels, at least 1.
@@ -163,7 +163,7 @@ class DenseSIFT(nn.Module):
 
 
 def _no_images(cell_size: object, cells: object = 1) -> torch.Tensor:
-    """Return images (0, 1, H, W), with room for some cells, for which a descriptor only checks its parameters."""
+    """Return no images (0, 1, H, W), large enough for some cells, for which a descriptor only checks its parameters."""
     side = math.prod(_largest(value) for value in (cell_size, cells))
     return torch.empty(0, 1, side, side, device="cpu")
 

@@ -43,13 +43,13 @@ def fetch(
 ) -> Path:
     """Return a folder in the Hub's cache with files of a repository, downloaded if they are not there.
 
-    Nothing else is downloaded but the `CARDS`. Where the Hub cannot be reached, or with ``HF_HUB_OFFLINE=1``, the files
-    have to be in the cache.
+    Apart from the `CARDS`, nothing else is downloaded. Where the Hub cannot be reached, or with ``HF_HUB_OFFLINE=1``,
+    the files have to be in the cache.
 
     Args:
         repository: ``user/name``.
-        files: Names of the files. The others follow if the first is good.
-        check: Function of the folder that raises an exception if the first file is not good.
+        files: Names of the files. The first one is downloaded and checked before the others.
+        check: Function of the folder that raises an exception if the first file is invalid.
         revision: Branch, tag or commit; ``None`` for the main branch.
         cache_dir: Folder of the cache; ``None`` for that of ``HF_HUB_CACHE`` or ``HF_HOME``.
 
@@ -73,14 +73,14 @@ def fetch(
     missing = [name for name in others if not (folder / name).exists()]
     for name in missing:
         file(name, folder.name)  # of the same commit, even if the branch has moved meanwhile
-    for name in CARDS if missing else ():  # only with a download: one that the repository lacks is asked for each time
+    for name in CARDS if missing else ():  # only with a download: a missing card would be requested at every load
         with contextlib.suppress(ValueError):
             file(name, folder.name)
     return folder
 
 
 def cached(file: str, cache_dir: str | os.PathLike[str] | None = None) -> Iterator[tuple[str, Path]]:
-    """Yield repositories of the Hub's cache with folders that contain a file, without a connection.
+    """Yield the repositories in the Hub's cache that contain a file, with their folders; needs no connection.
 
     Raises:
         ImportError: huggingface_hub is not installed.

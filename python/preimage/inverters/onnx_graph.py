@@ -1,8 +1,8 @@
 """Build ONNX graphs from the torch functions that a network calls.
 
-A network is called with a `Value` in place of a tensor, and each torch function becomes a node: any architecture can be
-exported whose functions are in `_TRANSLATIONS`. An up-convolution becomes a 3×3 convolution to four times as many
-channels, one for each pixel of a 2×2 block, and DepthToSpace.
+A network is called with a `Value` in place of a tensor, and each torch function becomes a node, so that any
+architecture can be exported whose functions are in `_TRANSLATIONS`. An up-convolution becomes a 3×3 convolution to four
+times as many channels, one for each pixel of a 2×2 block, and DepthToSpace.
 """
 
 from __future__ import annotations
@@ -117,11 +117,11 @@ class Graph:
         return Value(self, output)
 
     def weight(self, weight: Tensor, arranged: Callable[[Tensor], Tensor] = lambda weight: weight) -> Value:
-        """Return a weight as float32, stored in fewer bits if that was asked for.
+        """Return a weight as float32; it is stored in the dtype that the graph has for weights.
 
         Args:
             weight: Weight of the network.
-            arranged: Function that puts its elements in another order, with the output channels as axis 0.
+            arranged: Function that rearranges its elements, with the output channels as axis 0; it may add zeros.
         """
         name = self._names[id(weight)]
         value = weight.detach().float().cpu()
@@ -151,7 +151,7 @@ class Graph:
         Args:
             shapes: Shape of each input and output, which are float32; a dimension with a name is free.
             inputs: Number of the shapes that belong to inputs; they come first.
-            metadata: Texts to store in the file.
+            metadata: Strings to store in the file.
             producer: Version of this package.
         """
         helper = self._onnx.helper

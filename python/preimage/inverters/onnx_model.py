@@ -30,12 +30,13 @@ def inverter_model(inverter: Inverter, weights: str, metadata: Mapping[str, str]
     Args:
         inverter: The inverter. Its sampler is left out.
         weights: Dtype in which weights are stored, one of `WEIGHTS`.
-        metadata: Texts to store in the file.
+        metadata: Strings to store in the file.
         producer: Version of this package.
 
     Raises:
         ImportError: onnx is missing.
-        ValueError: Another dtype, or an inverter of sparse SIFT with a splat.
+        ValueError: Another dtype, an inverter of sparse SIFT with a splat, or a network that calls another function
+            than those in `onnx_graph`.
     """
     if weights not in WEIGHTS:
         raise ValueError(f"weights must be {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}, got {weights!r}")

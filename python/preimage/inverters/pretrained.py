@@ -233,7 +233,7 @@ def resolve(
         cache_dir: Folder of the Hub's cache.
 
     Raises:
-        ValueError: None of them, or a revision of something else than a repository.
+        ValueError: None of them, or a revision of something other than a repository.
         FileFormatError: A repository without the files of an inverter.
         ImportError: A repository's name, but huggingface_hub is not installed.
     """

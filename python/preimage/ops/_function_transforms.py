@@ -24,13 +24,13 @@ def transformable(
 ) -> type[torch.autograd.Function]:
     """Return an autograd function in the form that `torch.func` needs, to be used through `applied`.
 
-    It is not used elsewhere: in every call of this form torch inspects the signature of `forward`, which takes longer
-    than the op for small images.
+    It is used only inside of transforms: torch inspects the signature of `forward` in every call of this form, which
+    takes longer than the op for small images.
 
     Args:
         function: Autograd function, whose ``forward`` takes a context.
         forward: Same as its ``forward``, without the context.
-        save: Saves the inputs of `forward` in a context, which comes first, for the backward of `function`.
+        save: Function that saves the inputs of `forward` in a context, its first argument, for `function.backward`.
     """
 
     class Transformable(function):  # type: ignore[valid-type,misc]

@@ -52,10 +52,10 @@ def hog(
     transform_sqrt: bool = False,
     dtype: DType = "float32",
 ) -> Images:
-    """Compute histograms of oriented gradients, equal within 1e-6 to those of the library that `variant` names.
+    """Compute histograms of oriented gradients, equal within 1e-6 to those of VLFeat or scikit-image.
 
     HOG features are differentiable once with respect to the images, on either device. At kinks one-sided derivatives
-    are used: clipped values have derivative 0 (values equal to the clipping level have not), the direction bin and the
+    are used: clipped values have derivative 0 (values equal to the clipping level do not), the direction bin and the
     channel of a pixel are constant, and a pixel without gradient has derivative 0.
 
     Args:
@@ -67,12 +67,13 @@ def hog(
         cell_size: Side of a cell in pixels, at least 1. A size of 8 is fastest. In ``"dalal-triggs"`` also a pair
             (height, width).
         variant: Definition of the features: ``"vlfeat-uoctti"`` is VLFeat's `vl_hog` (UoCTTI, 9 orientations);
-            ``"dalal-triggs"`` is scikit-image's `skimage.feature.hog`, whose parameters are `orientations` to
-            `transform_sqrt`, and whose sums in float32 differ by more than 1e-6 with cells of 64 pixels or more.
+            ``"dalal-triggs"`` is scikit-image's `skimage.feature.hog`, with the parameters `orientations` to
+            `transform_sqrt`. With cells of 64 pixels a side or more it differs by more than 1e-6, because scikit-image
+            adds in float32.
         color: How images of three channels are reduced to one: ``"luma"`` is 0.299 R + 0.587 G + 0.114 B;
             ``"strongest"`` uses at every pixel the channel with the largest gradient, as VLFeat and, with
             `channel_axis`, scikit-image do.
-        orientations: Number of undirected orientations, 1 to 180. Only ``"dalal-triggs"``, as the next three.
+        orientations: Number of undirected orientations, 1 to 180. Only for ``"dalal-triggs"``, like the next three.
         block_size: Side of a block in cells, at least 1, or a pair (height, width).
         block_norm: Normalization of a block: ``"L1"``, ``"L1-sqrt"``, ``"L2"`` or ``"L2-Hys"`` (L2, values clipped at
             0.2, and L2 again).

@@ -1,4 +1,4 @@
-"""Check the parameters of Dalal and Triggs's HOG, and compute it with the native kernels. Imports torch for tensors."""
+"""Compute Dalal and Triggs's HOG with the native kernels, and check its parameters. Imports torch only for tensors."""
 
 from __future__ import annotations
 

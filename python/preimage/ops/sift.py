@@ -150,7 +150,7 @@ def vlfeat_sift(
         first_octave: As in `sift`.
         peak_threshold: As in `sift`.
         edge_threshold: As in `sift`.
-        octaves: Number of octaves, at least 0; those with a side below 3 pixels are left out. By default the shorter
+        octaves: Number of octaves, at least 0; those with a side below 3 pixels are left out. By default, the shorter
             side of the last one has 16 to 31 pixels, if possible.
         magnification: Size of a spatial bin in scales of the keypoint, above 0.
         window_size: Standard deviation of the descriptor's Gaussian window in bins, above 0.

@@ -21,7 +21,7 @@ class ExportSummary:
 
     Attributes:
         output: File written.
-        inverter: Name of the inverter.
+        inverter: Name of the inverter; that of its representation if it was given as an `Inverter`.
         shapes: Shape of the input, ``features``, and of the output, ``images``; a dimension with a name is free.
         weights: Dtype of the weights in the file.
         opset: Version of ONNX's set of operators that a runtime needs.
@@ -43,8 +43,8 @@ def export(inverter: NamedInverter, output: str | PathLike[str], *, weights: str
 
     The file's input is ``features``, (N, C, h, w) float32 as the representation computes them, or vectors (N, C); the
     output is ``images``, (N, 3, H, W) float32 in [0, 1], equal to ``inverter(features)`` up to rounding. N, h and w are
-    free. The normalization of features is part of the file. Its metadata are the spec of the features, the number of
-    pixels of a cell, the ranges, and the model card, which contains the terms of use.
+    free. The normalization of features is part of the file. Its metadata are the spec of the features, the size of a
+    cell in pixels, the range of the images, and the model card, which contains the terms of use.
 
     Args:
         inverter: Inverter, its name or folder. Its sampler is not exported.
@@ -55,8 +55,8 @@ def export(inverter: NamedInverter, output: str | PathLike[str], *, weights: str
 
     Raises:
         ImportError: The package onnx is not installed.
-        ValueError: Another suffix or dtype, an inverter of sparse SIFT with a splat, or neither a folder nor the name
-            of a pretrained inverter.
+        ValueError: Another suffix or dtype, no such inverter, an inverter of sparse SIFT with a splat, or a network
+            with a function that cannot be exported.
         FileFormatError: A file of the inverter is missing or damaged.
         OSError: The file cannot be written.
 

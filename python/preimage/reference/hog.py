@@ -43,8 +43,8 @@ def hog(
         images: (H, W) or (..., C, H, W), where C is 1 or 3 (RGB); a tensor or a NumPy array, uint8 (divided by 255
             unless `variant` is ``"dalal-triggs"``), or floating point in [0, 1].
         cell_size: Side of a cell in pixels, at least 1; in ``"dalal-triggs"`` also a pair (height, width).
-        variant: Definition of the features, ``"vlfeat-uoctti"`` or ``"dalal-triggs"``. The former has no other
-            parameters than `color` and the defaults of the following four.
+        variant: Definition of the features, ``"vlfeat-uoctti"`` or ``"dalal-triggs"``. The parameters from
+            `orientations` to `transform_sqrt` are only for the latter.
         color: ``"luma"`` reduces three channels to 0.299 R + 0.587 G + 0.114 B; ``"strongest"`` uses at every pixel the
             channel with the largest gradient, the first one if several are equal.
         orientations: Number of undirected orientations.

@@ -24,8 +24,8 @@ class BagOfVisualWords(ImageTransformer):
     """Transform images to histograms of visual words.
 
     The words are the centers of the clusters, by mini-batch k-means, of the dense SIFT descriptors of the images in
-    `fit`. Each descriptor of an image counts for the nearest word. Where in the image is not kept, so that there is no
-    ``inverse_transform``.
+    `fit`. Each descriptor of an image counts for the nearest word. Positions in the image are not kept, so that there
+    is no ``inverse_transform``.
 
     Args:
         n_words: Number of words.

@@ -1,4 +1,4 @@
-"""Transformers of images to descriptors, and of descriptors to images."""
+"""Transform images to descriptors, and descriptors to images."""
 
 from __future__ import annotations
 
@@ -140,10 +140,10 @@ class HOG(DescriptorTransformer):
         cell_size: Side of a cell in pixels, at least 1.
         variant: Definition of the features: ``"vlfeat-uoctti"``, or ``"dalal-triggs"``, that of `skimage.feature.hog`.
         color: Gradient of a color image: of its ``"luma"``, or of its ``"strongest"`` channel (scikit-image's choice).
-        orientations: Number of orientations. Only ``"dalal-triggs"``, as the next three.
+        orientations: Number of orientations. Only for ``"dalal-triggs"``, like the next three.
         block_size: Side of a block in cells.
         block_norm: Normalization of a block: ``"L1"``, ``"L1-sqrt"``, ``"L2"`` or ``"L2-Hys"``.
-        transform_sqrt: Whether to take the square roots of the pixels first.
+        transform_sqrt: Whether to replace the pixels by their square roots first.
         image_shape: (H, W) or (H, W, C) if images are given as rows of pixels, (n, H · W · C).
         inverter: Inverter for `inverse_transform`, its name or folder, or ``"auto"`` for a pretrained one.
 

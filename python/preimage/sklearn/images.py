@@ -1,4 +1,4 @@
-"""The base class of transformers of images: reads images as scikit-learn and scikit-image arrange them."""
+"""Read images as scikit-learn and scikit-image arrange them: the base class of the transformers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The functions of cyvlfeat 0.7.1 that compute HOG, SIFT, dense SIFT, PHOW and LBP, on NumPy arrays and without torch.
 
-Signatures, axis order, dtypes and scales are those of cyvlfeat: images (H, W[, C]) float32 of any range, frames
-(y, x, ...), descriptors of SIFT multiplied by 512 and at most 255. Replace ``import cyvlfeat`` by
+Signatures, axis order, dtypes and scales are those of cyvlfeat: images (H, W[, C]) of any range, used as float32,
+frames (y, x, ...), and descriptors of SIFT multiplied by 512 and at most 255. Replace ``import cyvlfeat`` by
 ``import preimage.compat.cyvlfeat as cyvlfeat``.
 """
 

@@ -17,7 +17,7 @@ __all__ = ["hog"]
 Array = npt.NDArray[Any]
 
 _EPSILON = 1e-5  # added to the sum of a block with block_norm="L1"
-_FAINT = -30  # binary logarithm of the largest pixel of images whose blocks _EPSILON outweighs
+_FAINT = -30  # exponent of 2 to which the largest pixel is scaled, so that _EPSILON is more than the sum of a block
 
 
 def hog(
@@ -32,7 +32,9 @@ def hog(
     *,
     channel_axis: int | None = None,
 ) -> Array | tuple[Array, Array]:
-    """Compute histograms of oriented gradients, as `skimage.feature.hog` of scikit-image 0.26 within 1e-6.
+    """Compute histograms of oriented gradients like `skimage.feature.hog` of scikit-image 0.26.
+
+    Values are equal within 1e-6 with cells of up to 32 x 32 pixels.
 
     Args:
         image: (M, N), or with `channel_axis` (M, N, C) in any order of the axes. Any real dtype; no values are scaled.
@@ -40,7 +42,7 @@ def hog(
         pixels_per_cell: Height and width of a cell in pixels; floats must be whole numbers.
         cells_per_block: Height and width of a block in cells.
         block_norm: Normalization of a block: ``"L1"``, ``"L1-sqrt"``, ``"L2"`` or ``"L2-Hys"``.
-        visualize: Whether to return a drawing of the cells, too.
+        visualize: Whether to return a drawing of the cells as well.
         transform_sqrt: Whether to take the square roots of all values first, which must not be negative.
         feature_vector: Whether to return a vector.
         channel_axis: Axis of the channels of a color image; the channel with the longest gradient counts at a pixel.
@@ -137,8 +139,8 @@ def _blocks(
 def _histograms(planes: Array, orientations: int, cell: tuple[int, int], transform_sqrt: bool) -> Array:
     """Return the histograms of all cells before normalization, (rows, columns, orientations) float64.
 
-    They are the features of blocks of one cell without their normalization x / (sum(x) + epsilon), which is undone
-    exactly enough if the pixels are so small that epsilon is most of the denominator.
+    They are computed as the features of blocks of one cell, whose normalization x / (sum(x) + epsilon) is then undone.
+    The loss of precision is small if the pixels are so small that epsilon is most of the denominator.
     """
     values = planes if planes.dtype == np.float32 else planes.astype(np.float64)
     if transform_sqrt:

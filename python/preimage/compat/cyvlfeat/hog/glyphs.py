@@ -16,7 +16,7 @@ def glyph_image(features: Array, orientations: int, variant: str) -> npt.NDArray
     """Draw one bar per orientation for each cell of (D, h, w) features, perpendicular to the gradient.
 
     Returns:
-        (21 h, 21 w) uint8, from the smallest to the largest value.
+        (21 h, 21 w) uint8, scaled from the smallest to the largest value.
     """
     parts = 3 if variant == "UoCTTI" else 4
     weights = features[: parts * orientations].reshape(parts, orientations, *features.shape[1:]).sum(axis=0)

@@ -27,7 +27,7 @@ class Votes(NamedTuple):
 
 
 def image_votes(planes: Array, orientations: int, bilinear: bool) -> Votes:
-    """Compute the votes of the pixels of (C, H, W) images, those of the border excepted.
+    """Compute the votes of the pixels of an image (C, H, W); those at the border have none.
 
     A pixel votes with its gradient, in the channel where it is largest, for the direction with the largest scalar
     product, or for the two largest ones if `bilinear`.
@@ -85,7 +85,7 @@ def polar_votes(field: Array, orientations: int, directed: bool, bilinear: bool)
 
 
 def cell_histograms(votes: Votes, count: int, cell_size: int, size: tuple[int, int]) -> Array:
-    """Add the votes of the pixels of an image of `size` to the cells with the nearest centers, linearly.
+    """Distribute the votes of the pixels of an image of `size` over the nearest cells, by bilinear interpolation.
 
     Returns:
         (count, h, w) float32.

@@ -35,9 +35,9 @@ def hog(
     """Compute histograms of oriented gradients.
 
     Args:
-        image: (H, W) or (H, W, C) of any number of channels, used as float32, of any range. Of several channels, that
-            with the largest gradient counts at each pixel. Or a polar field (H, W, 2), magnitudes and angles in
-            radians, clockwise from +x.
+        image: (H, W) or (H, W, C) with any number of channels, used as float32, of any range. At each pixel, the
+            channel with the largest gradient is used. Or a polar field (H, W, 2), magnitudes and angles in radians,
+            clockwise from +x.
         cell_size: Side of a cell in pixels, at least 1.
         variant: ``"UoCTTI"``, or ``"DalalTriggs"`` for undirected gradients normalized by four blocks of cells.
         n_orientations: Number of undirected orientations.

@@ -14,8 +14,8 @@ from preimage.ops import lbp as lbp_op
 def lbp(image: npt.ArrayLike, cell_size: int) -> npt.NDArray[np.float32]:
     """Compute histograms of local binary patterns.
 
-    No release of cyvlfeat contains this function: it is that of its pull request of 2016, with the axes of its
-    documentation.
+    No release of cyvlfeat contains this function. It is that of a pull request of 2016, with the axes that are
+    documented there.
 
     Args:
         image: (H, W) or (H, W, 1), used as float32.

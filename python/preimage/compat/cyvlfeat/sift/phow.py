@@ -30,9 +30,9 @@ def phow(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any]]:
     """Compute dense SIFT descriptors at several sizes, each on the image smoothed accordingly.
 
-    This is cyvlfeat's function, not MATLAB's `vl_phow`, which `preimage.phow` is: the grid begins one pixel further
-    down and to the right, the image is smoothed as by SciPy's `gaussian_filter`, with the border mirrored and over the
-    channels of a color image as well, and the window is always 2 bins wide.
+    This is cyvlfeat's function, not MATLAB's `vl_phow`, which `preimage.phow` computes: the grid begins one pixel
+    further down and to the right, the image is smoothed as by SciPy's `gaussian_filter`, with the border mirrored and
+    over the channels of a color image as well, and the standard deviation of the window is always 2 bins.
 
     Args:
         image: (H, W), (H, W, 1) or (H, W, 3) RGB, smoothed in float32, or in float64 where float32 does not hold its
@@ -41,7 +41,7 @@ def phow(
         fast: As in `dsift`.
         sizes: Bin sizes in pixels.
         step: Distance between descriptors in pixels.
-        color: ``"gray"``, ``"rgb"``, ``"hsv"`` or ``"opponent"``; others are ``"hsv"`` with a remark.
+        color: ``"gray"``, ``"rgb"``, ``"hsv"`` or ``"opponent"``; others are ``"hsv"``, with a message.
         float_descriptors: As in `dsift`.
         magnification: Ratio of bin size and standard deviation of the smoothing.
         window_size: Not used, as in cyvlfeat.
