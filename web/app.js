@@ -1,4 +1,4 @@
-// The page: sources and settings on one side, the worker's pictures and numbers on the other.
+// The page: sends sources and settings to the worker, and shows the images and numbers that it returns.
 
 import { download } from "./download.js";
 import { SourceError, closeCamera, lastFrame, nextFrame, openCamera, pixelsOf, readFile } from "./sources.js";
@@ -40,7 +40,7 @@ const webcamRuns = () => source instanceof HTMLVideoElement;
 
 // ---- The worker ----
 
-/** Start it on a device, in place of the one before. */
+/** Start a worker on a device, in place of the one before. */
 function start(device) {
   worker?.terminate();
   [ready, busy, failure] = [false, false, ""];
@@ -151,7 +151,7 @@ function choose(picture, name = "") {
  *
  * @param {() => Promise<ImageBitmap | HTMLVideoElement>} open
  * @param {string} name Of the example, if it is one.
- * @param {string} note A sentence that is shown beside the picture.
+ * @param {string} note A sentence that is shown beside the image.
  */
 async function chooseOnceOpen(open, name = "", note = undefined) {
   const choice = ++choices;

@@ -1,11 +1,11 @@
-// Where pictures come from: example photographs, files and the webcam.
+// Sources of images: example photographs, files and the webcam.
 
 /** A failure with a sentence for the page. */
 export class SourceError extends Error {}
 
 const MAX_BYTES = 64 * 2 ** 20;
 
-/** Return the picture in a file. Throws SourceError for anything else. */
+/** Return the image in a file. Throws SourceError for anything else. */
 export async function readFile(file) {
   if (file.size > MAX_BYTES) {
     throw new SourceError(`${file.name} has ${Math.round(file.size / 2 ** 20)} MiB; files may have up to 64 MiB.`);
@@ -33,7 +33,7 @@ export async function readFile(file) {
  */
 export async function openCamera(onDisconnected) {
   if (!navigator.mediaDevices?.getUserMedia) {
-    throw new SourceError("Browsers give the webcam only to pages that are loaded by https, or from this computer.");
+    throw new SourceError("Browsers allow the webcam only on pages that are loaded by https, or from this computer.");
   }
   const video = document.createElement("video");
   try {
@@ -45,7 +45,7 @@ export async function openCamera(onDisconnected) {
   } catch (error) {
     closeCamera(video);
     const reasons = {
-      NotAllowedError: "The webcam was not allowed. The browser’s settings for this page can change that.",
+      NotAllowedError: "The webcam is not allowed. You can change this in the browser’s settings for this page.",
       NotFoundError: "No webcam was found.",
       NotReadableError: "The webcam does not answer; another program may be using it.",
     };
