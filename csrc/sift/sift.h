@@ -48,9 +48,9 @@ struct Keypoints {
 /// not depend on `threads` or on the batch that an image is in. Throws std::invalid_argument if an argument does not
 /// fit.
 ///
-/// With `given` frames of a single image, these are described, in the octave and level next to their scale. Descriptors
-/// of frames outside the image are 0, as are those that are not finite; if directions are computed, such frames are
-/// left out.
+/// With `given` frames of a single image, these are described, in the octave and level nearest to their scale.
+/// Descriptors of frames outside the image are 0, as are those that are not finite; if directions are computed, such
+/// frames are left out.
 std::vector<Keypoints> compute(const TensorView& images, const Parameters& parameters, int threads,
                                const std::optional<GivenFrames>& given = std::nullopt);
 

@@ -149,7 +149,7 @@ class Graph:
         """Return the graph as a checked ``onnx.ModelProto``.
 
         Args:
-            shapes: Shape of each input and output, which are float32; a dimension with a name is free.
+            shapes: Shape of each input and output, which are float32; a dimension with a name is dynamic.
             inputs: Number of the shapes that belong to inputs; they come first.
             metadata: Strings to store in the file.
             producer: Version of this package.

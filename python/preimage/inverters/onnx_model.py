@@ -15,7 +15,7 @@ INPUT, OUTPUT = "features", "images"
 
 
 def shapes(inverter: Inverter) -> dict[str, tuple[int | str, ...]]:
-    """Return the shapes of the input and the output; dimensions with a name are free."""
+    """Return the shapes of the input and the output; dimensions with a name are dynamic."""
     cells = () if inverter.network.side is not None else ("h", "w")
     size = ("H", "W") if inverter.output_region is None else (inverter.output_region.size,) * 2
     return {INPUT: ("N", inverter.spec.channels, *cells), OUTPUT: ("N", 3, *size)}

@@ -22,8 +22,8 @@ def preset_names(representation: str) -> list[str]:
 def preset(representation: str | Spec, name: str) -> ArchitectureConfig:
     """Return the network of a preset, for example ``preset("hog", "paper")``.
 
-    The network may depend on the parameters of the representation: it is that for the spec of the features, or, if only
-    the name of the representation is given, for the default parameters.
+    The network may depend on the parameters of the representation. They are those of the spec, or the defaults if only
+    the name of the representation is given.
 
     If ``"compact"`` is U-shaped, there is also ``"wide"``: the same network with one and a half times as many channels,
     8.6 to 8.8 million parameters.

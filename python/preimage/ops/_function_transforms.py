@@ -24,7 +24,7 @@ def transformable(
 ) -> type[torch.autograd.Function]:
     """Return an autograd function in the form that `torch.func` needs, to be used through `applied`.
 
-    It is used only inside of transforms: torch inspects the signature of `forward` in every call of this form, which
+    It is used only inside transforms: torch inspects the signature of `forward` in every call of this form, which
     takes longer than the op for small images.
 
     Args:
@@ -48,7 +48,7 @@ def transformable(
 
 
 def applied(function: Any, transformable_function: Any, *inputs: Any) -> Any:
-    """Apply an autograd function, or its form of `transformable` inside a transform."""
+    """Apply an autograd function, or inside a transform of `torch.func` the form that `transformable` returned."""
     chosen = transformable_function if torch._C._are_functorch_transforms_active() else function
     return chosen.apply(*inputs)
 

@@ -17,7 +17,7 @@ def needs_gradient(images: torch.Tensor) -> bool:
     if not torch.is_grad_enabled():
         return False
     if torch._C._are_functorch_transforms_active() and torch.compiler.is_compiling():
-        torch._dynamo.graph_break()  # the compiler takes images inside a transform for constants, without an error
+        torch._dynamo.graph_break()  # inside a transform, the compiler treats images as constants
     return images.requires_grad
 
 

@@ -22,7 +22,7 @@ class ExportSummary:
     Attributes:
         output: File written.
         inverter: Name of the inverter; that of its representation if it was given as an `Inverter`.
-        shapes: Shape of the input, ``features``, and of the output, ``images``; a dimension with a name is free.
+        shapes: Shape of the input, ``features``, and of the output, ``images``; a dimension with a name is dynamic.
         weights: Dtype of the weights in the file.
         opset: Version of ONNX's set of operators that a runtime needs.
         parameters: Number of parameters of the inverter.
@@ -43,7 +43,7 @@ def export(inverter: NamedInverter, output: str | PathLike[str], *, weights: str
 
     The file's input is ``features``, (N, C, h, w) float32 as the representation computes them, or vectors (N, C); the
     output is ``images``, (N, 3, H, W) float32 in [0, 1], equal to ``inverter(features)`` up to rounding. N, h and w are
-    free. The normalization of features is part of the file. Its metadata are the spec of the features, the size of a
+    dynamic. The normalization of features is part of the file. Its metadata are the spec of the features, the size of a
     cell in pixels, the range of the images, and the model card, which contains the terms of use.
 
     Args:

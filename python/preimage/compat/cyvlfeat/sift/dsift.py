@@ -46,8 +46,8 @@ def dsift(
 
     Returns:
         ``frames`` (N, 2) float32, centers (y, x) in pixels, or (N, 3) with the norm of each descriptor; and
-        ``descriptors`` (N, 128) uint8 or float32, min(512 d, 255) of descriptors d with unit norm. Row by row; N is 0
-        if no descriptor is within the bounds.
+        ``descriptors`` (N, D) uint8 or float32, min(512 d, 255) of descriptors d with unit norm, where D is the product
+        of `geometry`, by default 128. They are ordered row by row; N is 0 if none is within the bounds.
 
     Raises:
         ValueError: The image is empty or has another shape, bounds are outside the image, or an option is invalid.

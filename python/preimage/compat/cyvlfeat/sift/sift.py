@@ -37,7 +37,7 @@ def sift(
 
     Args:
         image: (H, W) or (H, W, 1), used as float32, of any range.
-        n_octaves: Number of octaves; as many as useful by default.
+        n_octaves: Number of octaves; by default, the shorter side of the last one has 16 to 31 pixels, if possible.
         n_levels: Number of levels per octave, 1 to 32.
         first_octave: First octave, at least -1, which enlarges the image twofold.
         peak_thresh: Smallest absolute difference of Gaussians, on the scale of the image.
