@@ -43,6 +43,7 @@ inline void require_descriptors(const TensorView& tensor, std::int64_t batch, st
                                 const char* problem) {
     const std::array<std::int64_t, 4> expected{batch, channels, grid.y.frames, grid.x.frames};
     require(tensor.shape == expected && tensor.is_contiguous(), problem);
+    require(tensor.type != ScalarType::float64, "descriptors and norms must be float32 or smaller, got float64");
 }
 
 PREIMAGE_INLINE std::int32_t taps_of(const Grid& grid) { return 2 * grid.bin_size - 1; }
