@@ -43,6 +43,11 @@ def hog_compact(device: str = "auto") -> _Any:
     return inverter("hog-compact", device)
 
 
+def hog_dalal_triggs_compact(device: str = "auto") -> _Any:
+    """Load the pretrained inverter of scikit-image's HOG (81, h, w) with its default parameters, see `inverter`."""
+    return inverter("hog-dalal-triggs-compact", device)
+
+
 def lbp_compact(device: str = "auto") -> _Any:
     """Load the pretrained inverter of LBP features (58, h, w) with cells of 16 pixels, see `inverter`."""
     return inverter("lbp-compact", device)
