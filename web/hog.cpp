@@ -18,7 +18,7 @@ TensorView view_of(const void* data, const std::array<std::int64_t, 4>& shape,
 
 extern "C" {
 
-/// Return the number of cells along a side of `pixels`, 0 if there is none.
+/// Return the number of cells along a side of `pixels`, 0 for a side of less than half a cell.
 int hog_cells(int pixels) { return static_cast<int>(pixels > 0 ? cell_count(pixels, kCell) : 0); }
 
 /// Compute HOG of an image: `rgba` (height, width, 4) uint8, whose alpha is ignored, as a canvas has it -> `features`

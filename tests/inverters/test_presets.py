@@ -8,6 +8,7 @@ import torch
 from preimage.inverters import Inverter, preset
 from preimage.inverters.architectures import SingleStreamConfig, TwoStreamConfig, UShapedConfig, build
 from preimage.representations import create_representation
+from preimage.representations.hog import Hog
 
 SPEC = create_representation("hog").spec
 
@@ -103,11 +104,11 @@ def test_blocks_of_cells_are_placed_at_their_centers(name: str, block_size: int)
     assert inverter.covered(*representation.feature_size(256, 256)) == (256, 256), "training needs whole images"
 
 
-def test_a_preset_by_name_is_that_of_the_default_parameters() -> None:
+def test_a_preset_by_name_is_that_of_the_default_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hog, "presets", {name: Hog.presets[name] for name in ("paper", "compact")})  # helpers add one
     assert preset("hog", "paper") == preset(SPEC, "paper") == TwoStreamConfig()
     assert preset("hog", "compact") == preset(SPEC, "compact") == UShapedConfig()
-    # Other tests add a preset, which the message names as well.
-    with pytest.raises(ValueError, match=r"'narrow' for hog; known are paper, compact,.* wide"):
+    with pytest.raises(ValueError, match=r"'narrow' for hog; known are paper, compact, wide"):
         preset(SPEC, "narrow")
 
 

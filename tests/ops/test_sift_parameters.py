@@ -66,7 +66,7 @@ def test_octaves() -> None:
 
 
 def test_detected_frames_describe_themselves() -> None:
-    """Those whose own level is that nearest to their scale."""
+    """Describe detected frames again: equal are those that were found at the level nearest to their scale."""
     found = vlfeat_sift(IMAGE)
     again = vlfeat_sift(IMAGE, frames=frames_of(found))
     order = [int(np.flatnonzero((frames_of(found) == frame).all(axis=1))[0]) for frame in frames_of(again)]

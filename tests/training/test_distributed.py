@@ -43,8 +43,7 @@ pytestmark = [
 
 RANKS = 2
 _BAD = "coffee-1"
-# The images of the batch that two processes share are the same, and so are the losses up to rounding,
-# absolute and relative: the sampler's score is larger than a distance.
+# The images of the batch that two processes share are the same, and so are the losses up to rounding.
 LOSS_TOLERANCE = 1e-4
 
 
@@ -144,7 +143,8 @@ def test_the_loss_is_that_of_one_process(session: Session, name: str) -> None:
     assert session.results[0][name] == session.results[1][name]
     assert session.results[0][name]["skipped"] == [_BAD], "found by one process, listed by the main one"
     if name != "timed":  # where the learning rate depends on the clock
-        np.testing.assert_allclose(several, one, rtol=LOSS_TOLERANCE, atol=LOSS_TOLERANCE)
+        rtol = LOSS_TOLERANCE if name == "sampler" else 0  # its score is many times as large as a distance
+        np.testing.assert_allclose(several, one, rtol=rtol, atol=LOSS_TOLERANCE)
     assert len(one) >= 1
     assert weights(session.one / name) != "" != weights(session.several / name)
 
@@ -194,7 +194,7 @@ def test_another_number_of_processes_resumes(session: Session, photos: Path) -> 
     one, _ = session.losses("hog")
     for name in ("cut", "stopped"):
         found = [line["loss"] for line in metrics_without_time(session.several / name) if "loss" in line]
-        np.testing.assert_allclose(found, one, rtol=LOSS_TOLERANCE, atol=LOSS_TOLERANCE)
+        np.testing.assert_allclose(found, one, rtol=0, atol=LOSS_TOLERANCE)
 
 
 class _Share(Processes):
@@ -355,7 +355,7 @@ def test_torchrun_restarts_after_a_process_was_killed(session: Session, photos: 
         _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     found = [line["loss"] for line in metrics_without_time(session.several / "restarted") if "loss" in line]
-    np.testing.assert_allclose(found, session.losses("hog")[0], rtol=LOSS_TOLERANCE, atol=LOSS_TOLERANCE)
+    np.testing.assert_allclose(found, session.losses("hog")[0], rtol=0, atol=LOSS_TOLERANCE)
 
 
 @pytest.mark.nightly

@@ -218,7 +218,7 @@ def _subpixel(weight: Tensor) -> Tensor:  # [Ci, Co, 5, 5] -> [4 Co, Ci, 3, 3]
     """Return the weight of the convolution whose channels 4 c + 2 a + b are the pixels (2 i + a, 2 j + b) of channel c.
 
     Along an axis, its tap r, which meets input i + r - 1, is tap 2 r - a of the 5×5 convolution after zero insertion,
-    or zero if there is none.
+    or zero where that convolution has no such tap.
     """
     taps = weight.transpose(0, 1).flip(2, 3)  # [Co, Ci, 5, 5] in the orientation of conv2d
     padded = F.pad(taps, (1, 0, 1, 0))  # tap k is at k + 1 = 2 r + (1 - a)

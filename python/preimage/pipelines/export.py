@@ -76,7 +76,7 @@ def export(inverter: NamedInverter, output: str | PathLike[str], *, weights: str
 
 
 def _loaded(inverter: NamedInverter) -> tuple[Inverter, str, str]:
-    """Return the inverter, its name and its model card, which is empty if there is none."""
+    """Return the inverter, its name, and its model card or an empty string."""
     if isinstance(inverter, Inverter):
         return inverter, inverter.spec.representation, ""
     named = pretrained.is_inverter_name(inverter)

@@ -85,7 +85,7 @@ class Hog(CellRepresentation):
 
     @property
     def has_blocks(self) -> bool:
-        """Whether a feature vector is that of a block of cells, not of a cell."""
+        """Return whether a feature vector is that of a block of cells, not of a cell."""
         return self.variant == DALAL_TRIGGS
 
     @property
@@ -117,7 +117,7 @@ class Hog(CellRepresentation):
             options = BlockOptions(size, self.color, self.orientations, block, self.block_norm, self.transform_sqrt)
             dalal_triggs_into(planes, features, options, threads=threads)
             return
-        hog_into(planes, features, threads=threads, cell_size=self.cell_size, color=self.color)
+        hog_into(planes, features, cell_size=self.cell_size, color=self.color, threads=threads)
 
     def cell_count(self, pixels: int) -> int:
         """Return the number of cells, or of blocks, along a side of the image."""
