@@ -10,6 +10,7 @@ import torch
 
 from preimage.optional import import_optional
 
+LUMA = (0.299, 0.587, 0.114)  # weights of R, G and B (Rec. 601)
 SMALLEST_FOR_SSIM = 11  # side of SSIM's Gaussian window in pixels
 _NO_SPREAD = 1e-4  # average distance of images that count as equal; one gray level in one value is 4e-3
 
@@ -148,7 +149,7 @@ def _spread(images: torch.Tensor) -> tuple[float, float]:
 
 def luma(images: torch.Tensor) -> torch.Tensor:
     """Return 0.299 R + 0.587 G + 0.114 B of images (..., 3, H, W), as (..., H, W)."""
-    return (images * images.new_tensor((0.299, 0.587, 0.114)).view(3, 1, 1)).sum(dim=-3)
+    return (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(dim=-3)
 
 
 def psnr(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

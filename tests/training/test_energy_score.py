@@ -13,7 +13,7 @@ import torch
 from preimage.inverters import Inverter
 from preimage.training import Display, TrainConfig, run
 from preimage.training.checkpoint import Progress
-from preimage.training.energy_score import SMALLEST, energy_score
+from preimage.training.energy_score import SMALLEST, _mean_squares, energy_score
 from training_runs import metrics_without_time, small_config, weights
 
 
@@ -51,6 +51,18 @@ def test_equal_images_have_a_gradient() -> None:
     assert score.item() < 1e-3
     for sample in (first, second):
         assert sample.grad is not None and bool(sample.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("side", [SMALLEST, 75, 128])
+def test_the_score_of_a_batch_is_the_mean_of_those_of_its_images(side: int) -> None:
+    batches = torch.rand(3, 5, 3, side, side, generator=torch.Generator().manual_seed(side))
+    single = [energy_score(*(batch[index : index + 1] for batch in batches)) for index in range(5)]
+    torch.testing.assert_close(energy_score(*batches), torch.stack(single).mean())
+
+
+def test_the_gradient_of_mean_squares() -> None:
+    differences = torch.rand(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(_mean_squares, (differences,))
 
 
 @pytest.fixture(scope="module")

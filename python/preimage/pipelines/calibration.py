@@ -14,12 +14,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from preimage.metrics import luma
+from preimage.metrics import LUMA, luma
 
 _BANDS = {"mean color": 0, "32 px": 32, "8 px": 8, "1 px": 1}  # side of the squares in pixels, 0 for the whole image
 _GRID = 8  # pixels between those whose ranks are counted
 _TIED = 1e-6  # difference of values that count as equal, as clamped ones do; a gray level is 4e-3
-_LUMA = luma(torch.eye(3, dtype=torch.float64)[..., None, None]).view(1, 3)
+_LUMA = torch.tensor([LUMA], dtype=torch.float64)
 # Linear maps from RGB to the planes of which variances are averaged.
 _PLANES = {
     "all": torch.eye(3, dtype=torch.float64),

@@ -12,10 +12,12 @@ be seen in one window. Chroma is enlarged before, because it is small beside lum
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
-from preimage.metrics import luma
+from preimage.metrics import LUMA
 from preimage.ops.hog import hog
 
 SMALLEST = 32  # side of the smallest images that have all parts
@@ -26,6 +28,7 @@ _CHROMA = 2.5  # factor of chroma
 _BLOCKS = (8, 16, 32)  # sides of the blocks that are averaged: periods of the grids of three to five up-convolutions
 _WHOLE_WEIGHT, _HOG_WEIGHT = 3.0, 0.25
 _BLOCK_WEIGHT = 64  # per pixel of the side: the deviation of a mean block grows with the side
+_AT_ONCE = 4  # images of a batch at once on a CPU, whose caches they fit
 _TINY = 1e-10  # added to squared norms, whose root has no gradient at zero
 
 
@@ -41,51 +44,79 @@ def energy_score(
         first: Samples of their features, before clamping.
         second: Other samples of the same features.
     """
-    together = torch.cat((images, first, second))
-    cells, whole = hog(together), _squares(together).mean(dim=(2, 3))
-    gray = luma(together)[:, None]
-    together = gray + _CHROMA * (together - gray)
-    sides = [side for side in _BLOCKS if min(images.shape[2:]) >= 2 * side]
+    at_once = _AT_ONCE if images.device.type == "cpu" else len(images)
+    groups = zip(*(batch.split(at_once) for batch in (images, first, second)), strict=True)
+    return torch.stack([_mean_score(*group) * (len(group[0]) / len(images)) for group in groups]).sum()
+
+
+def _mean_score(images: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    cells = hog(torch.cat((images, first, second)))
+    whole = _differences(images, first, second)
+    gray = whole.new_tensor(LUMA).expand(3, 3)
+    more_chroma = gray + _CHROMA * (torch.eye(3).to(gray) - gray)
+    pairs = (more_chroma @ whole.flatten(2)).view_as(whole)
+    blocks = _mean_blocks(pairs)
     terms = [
-        _WHOLE_WEIGHT * _score(whole),
-        _score(_squares(F.adaptive_avg_pool2d(together, 1))),
-        _score(_squares(F.adaptive_avg_pool2d(together, _THUMBNAIL)).mean(dim=(2, 3))) * 2,
-        _HOG_WEIGHT * _score(_squares(cells) * 31),
-        *(_BLOCK_WEIGHT / side * _score(_squares(_mean_block(together, side)).mean(dim=(2, 3))) for side in sides),
+        _WHOLE_WEIGHT * _score(_mean_squares(whole).mean(dim=(2, 3))),
+        _score(_mean_squares(pairs.mean(dim=(2, 3), keepdim=True))),
+        _score(_mean_squares(F.adaptive_avg_pool2d(pairs, _THUMBNAIL)).mean(dim=(2, 3))) * 2,
+        _HOG_WEIGHT * _score(_mean_squares(_differences(*cells.chunk(3))) * cells.shape[1]),
+        *(_BLOCK_WEIGHT / side * _score(_mean_squares(block).mean(dim=(2, 3))) for side, block in blocks.items()),
     ]
     for factor in sorted({*_WINDOWS, *_DIFFERENCES}):
         if factor > 1:
-            together = F.avg_pool2d(together, 2)
-        if factor in _DIFFERENCES and min(together.shape[2:]) > 1:
-            steps = (together[..., 1:] - together[..., :-1], together[..., 1:, :] - together[..., :-1, :])
-            terms += [_score(_squares(step)) for step in steps]
+            pairs = F.avg_pool2d(pairs, 2)
+        if factor in _DIFFERENCES and min(pairs.shape[2:]) > 1:
+            terms += [_score(_mean_squares(pairs.diff(dim=axis))) for axis in (2, 3)]
         if factor in _WINDOWS:
-            blocks = F.avg_pool2d(_squares(together), 2)
+            squares = F.avg_pool2d(_mean_squares(pairs), 2)
             if factor == 1:  # windows of 4×4 pixels, every other pixel
-                terms.append(_score(F.avg_pool2d(blocks, 2, 1)))
-            terms.append(_score(F.avg_pool2d(F.avg_pool2d(blocks, 2), 2, 1)))  # of 8×8 pixels, every fourth pixel
+                terms.append(_score(F.avg_pool2d(squares, 2, 1)))
+            terms.append(_score(F.avg_pool2d(F.avg_pool2d(squares, 2), 2, 1)))  # of 8×8 pixels, every fourth pixel
     return torch.stack(terms).sum()
 
 
-def _mean_block(images: torch.Tensor, side: int) -> torch.Tensor:
-    """Return the mean of all square blocks of an image, minus its mean color, (B, 3, side, side)."""
-    rows, columns = (size // side for size in images.shape[2:])
-    blocks = images[:, :, : rows * side, : columns * side]
-    block = blocks.reshape(*images.shape[:2], rows, side, columns, side).mean(dim=(2, 4))
-    return block - block.mean(dim=(2, 3), keepdim=True)
+def _differences(images: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return the differences of images and both samples, and of the samples, (3B, C, h, w)."""
+    return torch.cat((images - first, images - second, first - second))
 
 
-def _squares(together: torch.Tensor) -> torch.Tensor:
-    """Return the mean squares over channels, (3B, 1, h, w), of the differences between images and both samples.
+def _mean_blocks(differences: torch.Tensor) -> dict[int, torch.Tensor]:
+    """Return the mean of all square blocks of an image, minus the mean color, (3B, 3, side, side) by side."""
+    sides = [side for side in _BLOCKS if min(differences.shape[2:]) >= 2 * side]
+    if not sides:
+        return {}
+    rows, columns = (size // sides[-1] for size in differences.shape[2:])
+    block = differences[:, :, : rows * sides[-1], : columns * sides[-1]]
+    blocks = {}
+    for side in reversed(sides):  # the mean block of one side from that of the next larger
+        rows, columns = (size // side for size in block.shape[2:])
+        block = block.unflatten(2, (rows, side)).mean(dim=2).unflatten(3, (columns, side)).mean(dim=3)
+        blocks[side] = block - block.mean(dim=(2, 3), keepdim=True)
+    return blocks
 
-    Args:
-        together: Images, first and second samples, (3B, C, h, w).
-    """
-    images, first, second = together.chunk(3)
-    return torch.cat((images - first, images - second, first - second)).square().mean(dim=1, keepdim=True)
+
+class _MeanSquares(torch.autograd.Function):
+    """Compute the mean of squares over channels, with fewer passes over the gradient than autograd makes."""
+
+    @staticmethod
+    def forward(ctx: Any, differences: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(differences)
+        return differences.square().mean(dim=1, keepdim=True)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        (differences,) = ctx.saved_tensors
+        return differences * (gradient * (2 / differences.shape[1]))
+
+
+def _mean_squares(differences: torch.Tensor) -> torch.Tensor:
+    """Return the mean squares over channels, (3B, 1, h, w)."""
+    squares: torch.Tensor = _MeanSquares.apply(differences)  # type: ignore[no-untyped-call]
+    return squares
 
 
 def _score(squares: torch.Tensor) -> torch.Tensor:
-    """Return the mean score of parts of images from their mean squared differences, see `_squares`."""
+    """Return the mean score of parts of images from their mean squared `_differences`."""
     to_first, to_second, between = (squares + _TINY).sqrt().chunk(3)
     return (to_first + to_second - between).mean() / 2
