@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from preimage.inverters import Inverter
 from preimage.training import Display, TrainConfig, run
 from preimage.training.checkpoint import Progress
 from preimage.training.energy_score import SMALLEST, _mean_squares, energy_score
+from preimage.training.noise_factor import noise_factor
 from training_runs import metrics_without_time, small_config, weights
 
 
@@ -117,10 +119,40 @@ def test_a_sampler_is_trained_further_or_dropped(tmp_path: Path, photo_folder: P
     run(_sampler_config(photo_folder, tmp_path / "second", tmp_path / "first", steps=1, lr=1e-9))
     first, second = Inverter.load(tmp_path / "first"), Inverter.load(tmp_path / "second")
     features = torch.rand(1, 31, 8, 8) * 0.3
-    torch.testing.assert_close(first.sample(features, 2), second.sample(features, 2), atol=1e-5, rtol=1e-4)
+    factor = second.training_notes["sampler"]["noise_factor"]
+    assert factor != 1
+    same = first.sample(features, 2, spread=factor)
+    torch.testing.assert_close(same, second.sample(features, 2), atol=1e-4, rtol=1e-4)
     run(_sampler_config(photo_folder, tmp_path / "third", tmp_path / "first", steps=1, sampler=False))
     assert not Inverter.load(tmp_path / "third").can_sample  # its encoder has changed
     assert json.loads((tmp_path / "third" / "config.json").read_text())["sampler"] is None
+
+
+class _Drawing:
+    """Inverter whose features are the mean image of draws with some deviation."""
+
+    def __init__(self, deviation: float) -> None:
+        self._deviation = deviation
+
+    def draws(
+        self, features: torch.Tensor, n: int, *, spread: float, positions: Sequence[int]
+    ) -> Iterator[torch.Tensor]:
+        for draw in range(n):
+            noise = [torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(n * p + draw)) for p in positions]
+            yield features + spread * self._deviation * torch.stack(noise)
+
+
+@pytest.mark.parametrize(("deviation", "factor"), [(0.1, 1.0), (0.07, 1 / 0.7), (0.15, 1 / 1.5), (1e-3, 2.0), (0, 1.0)])
+def test_noise_is_scaled_to_the_error(deviation: float, factor: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for _ in range(4):
+            mean = torch.rand(8, 3, 64, 64, generator=generator)
+            yield mean, mean + 0.1 * torch.randn(8, 3, 64, 64, generator=generator)
+
+    found = noise_factor(cast(Inverter, _Drawing(deviation)), batches)
+    assert found == pytest.approx(factor, rel=0.1)
 
 
 @pytest.mark.parametrize(

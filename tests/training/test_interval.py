@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import platform
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from test_time_limit import Clock, clock  # noqa: F401 - a fixture
 from preimage import training
 from preimage.training import TrainConfig, checkpoint
 from preimage.training.interval import Interval, parse_interval
-from preimage.training.process_state import cudnn_benchmark
+from preimage.training.process_state import cudnn_benchmark, freed_memory_kept
 from training_runs import metrics_without_time, small_config
 
 
@@ -64,3 +67,24 @@ def test_cudnn_measures_during_the_whole_run() -> None:
             assert torch.backends.cudnn.benchmark is chosen
             raise KeyError
         assert not torch.backends.cudnn.benchmark
+
+
+def _page_faults() -> int:
+    """Return the number of page faults while twenty blocks of 64 MB are filled one after the other."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
+def test_freed_memory_is_kept_during_the_run() -> None:
+    with freed_memory_kept(torch.device("cpu")):
+        _page_faults()  # the pages of these blocks are those of the next ones
+        assert _page_faults() < 1000  # 300,000 without huge pages if the memory were returned
+
+
+def test_other_devices_do_not_change_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", None)
+    with freed_memory_kept(torch.device("cuda")):
+        pass

@@ -191,3 +191,9 @@ class Sampler(nn.Module):
                 height, width = 2 * height, 2 * width
             sizes.append((height, width))
         return sizes
+
+    @torch.no_grad()
+    def scale_noise(self, factor: float) -> None:
+        """Multiply the weights of the noise, which has the effect of that `spread` in `Noise.draw`."""
+        for weight in self.noise.parameters():
+            weight.mul_(factor)

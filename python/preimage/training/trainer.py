@@ -27,11 +27,18 @@ from preimage.training.dataset_factory import open_dataset
 from preimage.training.display import METRICS, Display, Metrics
 from preimage.training.distributed import SINGLE_PROCESS, Processes, ProcessFailedError, joined_processes
 from preimage.training.image_store import store_images
-from preimage.training.process_state import cudnn_benchmark, interruptible
+from preimage.training.process_state import cudnn_benchmark, freed_memory_kept, interruptible
 from preimage.training.resuming import Earlier, check_folder, check_settings, only_run, stamp
 from preimage.training.step import Step
 from preimage.training.streaming import batches_ahead
-from preimage.training.validation import TrainingDivergedError, check_finite, mean_loss, save_inverter, validate
+from preimage.training.validation import (
+    TrainingDivergedError,
+    check_finite,
+    mean_loss,
+    save_inverter,
+    validate,
+    with_scaled_noise,
+)
 
 _SETTINGS = "train.json"
 
@@ -184,7 +191,8 @@ class Trainer:
         """Run the loop to its end, or until `interrupted` is set, which raises a ``KeyboardInterrupt``."""
         if self.processes.is_main:
             make_folders(self.folder)
-        with closing(self._writer), cudnn_benchmark(self.state.device):
+        device = self.state.device
+        with closing(self._writer), cudnn_benchmark(device), freed_memory_kept(device):
             return self._train(interrupted)
 
     def _train(self, interrupted: threading.Event) -> TrainSummary:
@@ -370,12 +378,18 @@ class Trainer:
         self._skipped = len(skipped)
 
     def validate(self, metrics: Metrics) -> None:
-        """Measure the averaged weights on the validation images, and save them with a sample sheet."""
-        progress = self.progress
-        report, samples = validate(self.state, self.dataset)
+        """Measure the averaged weights on the validation images, and save them with a sample sheet.
+
+        At the end of the training of a sampler, the noise is scaled before.
+        """
+        progress, inverter, noise = self.progress, self.state.average, None
+        if self.config.sampler and self.done:
+            inverter, noise = with_scaled_noise(self.state, self.dataset)
+            self.display.note(f"the noise is multiplied by {noise:.2f}: samples then differ as much as they are wrong")
+        report, samples = validate(self.state, self.dataset, inverter)
         progress.error, progress.mean_image_error = report.error, report.mean_image
         metrics.write(step=progress.step, error=report.error, mean_image_error=report.mean_image)
-        save_inverter(self.state, self.dataset, progress, samples, self.folder)
+        save_inverter(self.state, self.dataset, inverter, progress, samples, self.folder, noise)
         self.display.validated(progress, report)
 
     def summary(self) -> TrainSummary:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 
+from preimage.inverters import Inverter
 from preimage.metrics import ErrorReport, NormalizedError
 from preimage.pipelines.reconstruct import Comparison, Reconstructor
 from preimage.training.checkpoint import CHECKPOINT, Progress
 from preimage.training.config import SAMPLES
 from preimage.training.dataset import Dataset
 from preimage.training.display import write_sample_sheet
+from preimage.training.noise_factor import noise_factor
 from preimage.training.step import TrainState
 
 _DRAWS = 8  # number of samples whose mean judges a sampler
@@ -57,22 +60,39 @@ def _diverged(what: str, progress: Progress, folder: Path) -> NoReturn:
     )
 
 
-def validate(state: TrainState, dataset: Dataset) -> tuple[ErrorReport, Comparison]:
-    """Return the error of the averaged weights on the validation images, and the reconstructions of the first batch.
+def with_scaled_noise(state: TrainState, dataset: Dataset) -> tuple[Inverter, float]:
+    """Return the averaged weights with the noise of their sampler multiplied by the `noise_factor`, and that factor."""
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for images, features in dataset.val_batches(state.config.batch_size):
+            assert features is not None  # a sampler and the network of a representation are not trained together
+            target = state.average.target(images.to(state.device))
+            yield features.to(state.device), target.float() / 255
+
+    with state.mixed_precision():
+        factor = noise_factor(state.average, batches)
+    inverter = copy.deepcopy(state.average)
+    assert inverter.sampler is not None
+    inverter.sampler.scale_noise(factor)
+    return inverter, factor
+
+
+def validate(state: TrainState, dataset: Dataset, inverter: Inverter) -> tuple[ErrorReport, Comparison]:
+    """Return the error of an inverter on the validation images, and the reconstructions of the first batch.
 
     A sampler is judged by the mean of a few samples, and its reconstructions are one sample each.
     """
     error, samples = NormalizedError(), None
-    reconstructor = Reconstructor(None, state.average, state.device)
+    reconstructor = Reconstructor(None, inverter, state.device)
     with state.mixed_precision():
         for images, known in dataset.val_batches(state.config.batch_size):
             features = known if state.encoder is None else state.encoder.representation(images.to(state.device))
             comparison = reconstructor.compare(images, features)
             judged = comparison.reconstruction
             if state.config.sampler:
-                judged = state.average.moments(comparison.features, _DRAWS)[0].cpu()
+                judged = inverter.moments(comparison.features, _DRAWS)[0].cpu()
                 if samples is None:
-                    draw = state.average.sample(comparison.features, 1)[:, 0].cpu()
+                    draw = inverter.sample(comparison.features, 1)[:, 0].cpu()
                     comparison = comparison._replace(reconstruction=draw)
             error.update(comparison.target, judged)
             samples = samples or comparison
@@ -80,12 +100,29 @@ def validate(state: TrainState, dataset: Dataset) -> tuple[ErrorReport, Comparis
     return error.report(), samples
 
 
-def save_inverter(state: TrainState, dataset: Dataset, progress: Progress, samples: Comparison, folder: Path) -> None:
-    """Save the averaged weights, with a description of the training, and a sample sheet, in a folder.
+def save_inverter(
+    state: TrainState,
+    dataset: Dataset,
+    inverter: Inverter,
+    progress: Progress,
+    samples: Comparison,
+    folder: Path,
+    noise: float | None = None,
+) -> None:
+    """Save an inverter, with a description of the training, and a sample sheet, in a folder.
 
     The spec of the inverter of a fine-tuned network is that of its present features; the network is saved beside it.
+
+    Args:
+        state: State of the run.
+        dataset: Data of the run.
+        inverter: The averaged weights.
+        progress: Progress of the run.
+        samples: Reconstructions for the sample sheet.
+        folder: Folder of the run.
+        noise: Factor by which the noise of the sampler was multiplied.
     """
-    config, inverter = state.config, state.average
+    config = state.config
     if state.encoder is not None:
         inverter = copy.copy(inverter)
         inverter.spec = state.encoder.representation.spec
@@ -107,5 +144,7 @@ def save_inverter(state: TrainState, dataset: Dataset, progress: Progress, sampl
     }
     if state.encoder is not None:
         notes["finetuned_from"] = dataset.spec.parameters.get("weights")
+    if noise is not None:
+        notes["noise_factor"] = round(noise, 4)
     inverter.training_notes = {**state.model.training_notes, "sampler": notes} if config.sampler else notes
     inverter.save(folder)
