@@ -59,7 +59,7 @@ readme:
 	rm -rf build/readme-venv
 	$(PYTHON) -m venv build/readme-venv
 	build/readme-venv/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt $(LOCAL) '.[demo,sklearn]'
-	build/readme-venv/bin/python tests/helpers/run_code_blocks.py README.md docs/*.md
+	OMP_NUM_THREADS=1 build/readme-venv/bin/python tests/helpers/run_code_blocks.py README.md docs/*.md
 
 # The browser demo, into build/web; needs Emscripten and npm. `make test` tests the one that is there.
 web: $(VENV)/test.stamp

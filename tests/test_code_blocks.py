@@ -39,6 +39,15 @@ def test_a_failure_names_file_and_line(tmp_path: Path, block: str, capfd: pytest
     assert f"{file}:13: " in capfd.readouterr().err
 
 
+def test_several_files_run_although_one_fails(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name, code in (("good", "echo done"), ("bad", "false"), ("other", "echo done")):
+        (tmp_path / f"{name}.md").write_text(f"```bash\n{code}\n```\n")
+    assert main([str(tmp_path / f"{name}.md") for name in ("good", "bad", "other")]) == 1
+    printed = capfd.readouterr().out
+    assert f"{tmp_path / 'bad.md'}:2: " in printed
+    assert f"{tmp_path / 'good.md'}: 1 blocks run" in printed and "2 files passed, 1 failed" in printed
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

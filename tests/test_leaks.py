@@ -44,17 +44,20 @@ def held() -> tuple[int, int]:
 def assert_no_leak(call: Callable[[], object], calls: int = LEAK_CALLS) -> None:
     for _ in range(max(10, calls // 10)):
         call()
-    gc.collect()
-    memory = resident_bytes()
-    for attempt in range(3):
-        before = held()
-        for _ in range(calls):
-            call()
-        gc.collect()
-        if held() == before:  # a pool, such as that of pyarrow, may start a thread late, but not each time
-            break
-        assert attempt < 2, f"open files, threads: {held()}, before {before}"
-    assert resident_bytes() - memory < TOLERANCE
+    gc.freeze()  # so that collections do not visit the objects of all other tests, which takes a second
+    try:
+        memory = resident_bytes()
+        for attempt in range(3):
+            before = held()
+            for _ in range(calls):
+                call()
+            gc.collect()
+            if held() == before:  # a pool, such as that of pyarrow, may start a thread late, but not each time
+                break
+            assert attempt < 2, f"open files, threads: {held()}, before {before}"
+        assert resident_bytes() - memory < TOLERANCE
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -1,8 +1,9 @@
 """Run the fenced ``bash`` and ``python`` blocks of Markdown files, each file from top to bottom in an empty folder.
 
 The folder contains ``photos/`` with a few of scikit-image's photographs. The Python blocks of a file share one
-namespace. The first failure stops the run with the file and the line. A block that cannot run has the comment
-``<!-- not run: reason -->`` on the line before it.
+namespace. The first failure in a file ends its run with the file and the line. A block that cannot run has the comment
+``<!-- not run: reason -->`` on the line before it. Each of several files has a process of its own, of which as many run
+at once as there are cores.
 
     python tests/helpers/run_code_blocks.py README.md docs/*.md
 """
@@ -21,6 +22,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -141,17 +143,36 @@ def run_file(file: Path, folder: Path) -> int:
     return count
 
 
+def run_each(files: Sequence[Path]) -> int:
+    """Run each file in a process, and print its output when it ends. Return the number of files with a failure."""
+
+    def run(file: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, __file__, str(file)]
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+
+    failed = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done in as_completed([pool.submit(run, file) for file in files]):
+            print(done.result().stdout, end="", flush=True)
+            failed += done.result().returncode != 0
+    return failed
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run the bash and python blocks of Markdown files.")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="Markdown file")
-    for file in parser.parse_args(arguments).files:
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                count = run_file(file, Path(folder))
-            except BlockError as error:
-                print(error, file=sys.stderr)
-                return 1
-        print(f"{file}: {count} blocks run", flush=True)
+    files = parser.parse_args(arguments).files
+    if len(files) > 1:
+        failed = run_each(files)
+        print(f"{len(files) - failed} files passed, {failed} failed")
+        return int(failed > 0)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            count = run_file(files[0], Path(folder))
+        except BlockError as error:
+            print(error, file=sys.stderr)
+            return 1
+    print(f"{files[0]}: {count} blocks run", flush=True)
     return 0
 
 
