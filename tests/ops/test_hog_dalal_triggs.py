@@ -15,7 +15,8 @@ from skimage.feature import hog as skimage_hog
 import implementations
 import tolerances
 from preimage import hog
-from preimage.ops.hog_dalal_triggs import BlockOptions, dalal_triggs_into
+from preimage.ops._block_options import BlockOptions
+from preimage.ops.hog_dalal_triggs import dalal_triggs_into
 from skimage_files import NAMES, rgb
 
 IMPLEMENTATIONS, KERNELS = implementations.IMPLEMENTATIONS["hog"], implementations.KERNELS["hog"]

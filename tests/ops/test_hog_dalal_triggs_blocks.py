@@ -10,7 +10,7 @@ import torch
 
 from host_blocks import ORDERS, needs_compiler, pixels, run_blocks
 from preimage import hog
-from preimage.ops.hog_dalal_triggs import BLOCK_NORMS, BlockOptions
+from preimage.ops._block_options import BLOCK_NORMS, BlockOptions
 from tolerances import HOG_BLOCKS_GRADIENT, HOG_DALAL_TRIGGS_PRECISION
 
 # (B, C, H, W) and options: one cell, one block, remainders of cells, more cells than a block of threads has, more rows

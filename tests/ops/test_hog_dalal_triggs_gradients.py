@@ -11,7 +11,7 @@ import torch
 from conftest import photographs
 from implementations import KERNELS, with_one_thread
 from preimage import hog, reference
-from preimage.ops.hog_dalal_triggs import BLOCK_NORMS
+from preimage.ops._block_options import BLOCK_NORMS
 from tolerances import FINITE_DIFFERENCES_RELATIVE, HOG_BLOCKS_GRADIENT
 
 VARIANT = "dalal-triggs"

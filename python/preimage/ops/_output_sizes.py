@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 Bounds = tuple[int, int, int, int]  # bounds of dense SIFT: (top, left, bottom, right), inclusive
 
 
@@ -16,12 +14,3 @@ def grid_size(bounds: Bounds, step: int, bin_size: int) -> tuple[int, int]:
     """Return (rows, columns) of the dense SIFT descriptors whose bin centers are all within the bounds."""
     top, left, bottom, right = bounds
     return (bottom - top - 3 * bin_size) // step + 1, (right - left - 3 * bin_size) // step + 1
-
-
-def block_grid(pixels: tuple[int, int], cell_size: Sequence[int], block_size: Sequence[int]) -> tuple[int, int]:
-    """Return (rows, columns) of the blocks of Dalal and Triggs's HOG: one for every position among the full cells.
-
-    Sizes are (height, width).
-    """
-    height, width = pixels
-    return height // cell_size[0] - block_size[0] + 1, width // cell_size[1] - block_size[1] + 1

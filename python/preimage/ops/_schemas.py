@@ -6,13 +6,17 @@ all. A `*_backward` op takes the gradient of the op's output, followed by the op
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from preimage.keypoints import COLORS, GRID_CHANNELS
-from preimage.ops._output_sizes import block_grid, cell_count, grid_size
+from preimage.ops._block_options import BlockOptions
+from preimage.ops._output_sizes import cell_count, grid_size
 
 LIBRARY = torch.library.Library("preimage", "DEF")
 
+# The fields of BlockOptions.
 _BLOCKS = "SymInt[2] cell_size, str color, int orientations, SymInt[2] block_size, str block_norm, bool transform_sqrt"
 
 for _schema in (
@@ -51,19 +55,9 @@ def _hog_backward(
 
 
 @torch.library.register_fake("preimage::hog_dalal_triggs", lib=LIBRARY)  # type: ignore[untyped-decorator]
-def _hog_dalal_triggs(
-    images: torch.Tensor,
-    cell_size: list[int],
-    color: str,
-    orientations: int,
-    block_size: list[int],
-    block_norm: str,
-    transform_sqrt: bool,
-) -> torch.Tensor:
-    batch = images.shape[0] if images.dim() == 4 else 1
-    rows, columns = block_grid((images.shape[-2], images.shape[-1]), cell_size, block_size)
-    channels = block_size[0] * block_size[1] * orientations
-    return images.new_empty((batch, channels, rows, columns), dtype=torch.float32)
+def _hog_dalal_triggs(images: torch.Tensor, *parameters: Any) -> torch.Tensor:
+    options, batch = BlockOptions(*parameters), images.shape[0] if images.dim() == 4 else 1
+    return images.new_empty((batch, options.channels, *options.grid(*images.shape[-2:])), dtype=torch.float32)
 
 
 @torch.library.register_fake("preimage::hog_dalal_triggs_backward", lib=LIBRARY)  # type: ignore[untyped-decorator]

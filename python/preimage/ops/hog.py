@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preimage.ops import _native
+from preimage.ops._block_options import BLOCK_NORM, BLOCK_SIZE, ORIENTATIONS, BlockOptions, check_unused
 from preimage.ops._images import (
     DType,
     Images,
@@ -24,14 +25,7 @@ from preimage.ops._images import (
     readable,
 )
 from preimage.ops._output_sizes import cell_count
-from preimage.ops.hog_dalal_triggs import (
-    BLOCK_NORM,
-    BLOCK_SIZE,
-    ORIENTATIONS,
-    BlockOptions,
-    check_unused,
-    dalal_triggs,
-)
+from preimage.ops.hog_dalal_triggs import dalal_triggs
 
 CHANNELS = 31  # of vlfeat-uoctti
 DIRECTIONS = 18  # of its histograms

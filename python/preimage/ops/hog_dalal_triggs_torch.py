@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from preimage.ops import _native
+from preimage.ops._block_options import BlockOptions
 from preimage.ops._function_transforms import (
     applied,
     batch_over_images,
@@ -18,20 +19,16 @@ from preimage.ops._function_transforms import (
 from preimage.ops._images import Description
 from preimage.ops._native_tensors import as_native, describe, needs_gradient, require_cuda, stream
 from preimage.ops._once_differentiable import once_differentiable
-from preimage.ops._output_sizes import block_grid
 from preimage.ops._schemas import LIBRARY
 
-# cell_size, color, orientations, block_size, block_norm, transform_sqrt
-_Parameters = tuple[tuple[int, int], str, int, tuple[int, int], str, bool]
 
-
-def dalal_triggs_torch(images: torch.Tensor, parameters: _Parameters, dtype: str) -> torch.Tensor:
-    """Compute the features of checked images (B, C, H, W) with `BlockOptions.native()`, see `preimage.hog`."""
+def dalal_triggs_torch(images: torch.Tensor, options: BlockOptions, dtype: str) -> torch.Tensor:
+    """Compute the features of checked images (B, C, H, W), see `preimage.hog`."""
     check_no_tangent("hog", images)
     if needs_gradient(images):
-        features: torch.Tensor = applied(_DalalTriggs, _TransformableDalalTriggs, images, *parameters)
+        features: torch.Tensor = applied(_DalalTriggs, _TransformableDalalTriggs, images, *options.native())
     else:
-        features = _op(images, *parameters)
+        features = _op(images, *options.native())
     return features.to(getattr(torch, dtype))
 
 
@@ -43,94 +40,56 @@ def _described(images: torch.Tensor) -> Description:
     return describe(images, "float64" if images.dtype == torch.float64 else None)
 
 
+def _features(images: torch.Tensor, options: BlockOptions) -> torch.Tensor:
+    shape = images.shape[0], options.channels, *options.grid(*images.shape[2:])
+    return torch.empty(shape, dtype=torch.float32, device=images.device)
+
+
+def _like(images: torch.Tensor) -> torch.Tensor:
+    return torch.empty(images.shape, dtype=torch.float32, device=images.device)
+
+
 def _workspace(images: torch.Tensor, doubles: int) -> torch.Tensor:
     return torch.empty(max(doubles, 1), dtype=torch.float64, device=images.device)
 
 
+# The parameters of the ops are those of `BlockOptions.native`, with lists as sizes.
+
+
 @torch.library.impl(LIBRARY, "hog_dalal_triggs", "CPU")
-def _dalal_triggs_cpu(
-    images: torch.Tensor,
-    cell_size: list[int],
-    color: str,
-    orientations: int,
-    block_size: list[int],
-    block_norm: str,
-    transform_sqrt: bool,
-) -> torch.Tensor:
-    images = _readable(images)  # keeps a copy alive until the kernel has read it
-    described = _described(images)
-    batch, _, height, width = described[1]
-    cell, block = (cell_size[0], cell_size[1]), (block_size[0], block_size[1])
-    rows, columns = block_grid((height, width), cell, block)
-    channels = block[0] * block[1] * orientations
-    output = torch.empty((batch, channels, rows, columns), dtype=torch.float32, device="cpu")
-    options = cell, color, orientations, block, block_norm, transform_sqrt
-    _native.hog_dalal_triggs(described, describe(output), *options, torch.get_num_threads())
+def _dalal_triggs_cpu(images: torch.Tensor, *parameters: Any) -> torch.Tensor:
+    options, images = BlockOptions(*parameters), _readable(images)  # keeps a copy alive until the kernel has read it
+    output = _features(images, options)
+    _native.hog_dalal_triggs(_described(images), describe(output), *options.native(), torch.get_num_threads())
     return output
 
 
 @torch.library.impl(LIBRARY, "hog_dalal_triggs_backward", "CPU")
-def _dalal_triggs_backward_cpu(
-    gradient: torch.Tensor,
-    images: torch.Tensor,
-    cell_size: list[int],
-    color: str,
-    orientations: int,
-    block_size: list[int],
-    block_norm: str,
-    transform_sqrt: bool,
-) -> torch.Tensor:
-    gradient, images = gradient.to(torch.float32).contiguous(), _readable(images)
-    result = torch.empty(images.shape, dtype=torch.float32, device="cpu")
-    threads = torch.get_num_threads()
-    cell, block = (cell_size[0], cell_size[1]), (block_size[0], block_size[1])
-    options = cell, color, orientations, block, block_norm, transform_sqrt
-    tensors = describe(gradient), _described(images), describe(result)
-    _native.hog_dalal_triggs_backward(tensors[0], tensors[1], tensors[2], *options, threads)
+def _dalal_triggs_backward_cpu(gradient: torch.Tensor, images: torch.Tensor, *parameters: Any) -> torch.Tensor:
+    options, images = BlockOptions(*parameters), _readable(images)
+    gradient, result = gradient.to(torch.float32).contiguous(), _like(images)
+    described, output, threads = _described(images), describe(result), torch.get_num_threads()
+    _native.hog_dalal_triggs_backward(describe(gradient), described, output, *options.native(), threads)
     return result
 
 
 @torch.library.impl(LIBRARY, "hog_dalal_triggs", "CUDA")
-def _dalal_triggs_cuda(
-    images: torch.Tensor,
-    cell_size: list[int],
-    color: str,
-    orientations: int,
-    block_size: list[int],
-    block_norm: str,
-    transform_sqrt: bool,
-) -> torch.Tensor:
-    native, images = require_cuda(), _readable(images)
-    described = _described(images)
-    batch, _, height, width = described[1]
-    rows, columns = block_grid((height, width), cell_size, block_size)
-    channels = block_size[0] * block_size[1] * orientations
-    output = torch.empty((batch, channels, rows, columns), dtype=torch.float32, device=images.device)
-    options = cell_size, color, orientations, block_size, block_norm, transform_sqrt
-    scratch = _workspace(images, native.hog_dalal_triggs_cuda_scratch(described, *options, False))
-    native.hog_dalal_triggs_cuda(described, _described(scratch), describe(output), *options, stream(images))
+def _dalal_triggs_cuda(images: torch.Tensor, *parameters: Any) -> torch.Tensor:
+    native, options, images = require_cuda(), BlockOptions(*parameters), _readable(images)
+    described, output = _described(images), _features(images, options)
+    scratch = _workspace(images, native.hog_dalal_triggs_cuda_scratch(described, *options.native(), False))
+    tensors = described, _described(scratch), describe(output)
+    native.hog_dalal_triggs_cuda(*tensors, *options.native(), stream(images))
     return output
 
 
 @torch.library.impl(LIBRARY, "hog_dalal_triggs_backward", "CUDA")
-def _dalal_triggs_backward_cuda(
-    gradient: torch.Tensor,
-    images: torch.Tensor,
-    cell_size: list[int],
-    color: str,
-    orientations: int,
-    block_size: list[int],
-    block_norm: str,
-    transform_sqrt: bool,
-) -> torch.Tensor:
-    native, images = require_cuda(), _readable(images)
-    gradient = gradient.to(torch.float32).contiguous()
-    result = torch.empty(images.shape, dtype=torch.float32, device=images.device)
-    described = _described(images)
-    options = cell_size, color, orientations, block_size, block_norm, transform_sqrt
-    scratch = _workspace(images, native.hog_dalal_triggs_cuda_scratch(described, *options, True))
+def _dalal_triggs_backward_cuda(gradient: torch.Tensor, images: torch.Tensor, *parameters: Any) -> torch.Tensor:
+    native, options, images = require_cuda(), BlockOptions(*parameters), _readable(images)
+    gradient, result, described = gradient.to(torch.float32).contiguous(), _like(images), _described(images)
+    scratch = _workspace(images, native.hog_dalal_triggs_cuda_scratch(described, *options.native(), True))
     tensors = describe(gradient), described, _described(scratch), describe(result)
-    native.hog_dalal_triggs_backward_cuda(*tensors, *options, stream(images))
+    native.hog_dalal_triggs_backward_cuda(*tensors, *options.native(), stream(images))
     return result
 
 

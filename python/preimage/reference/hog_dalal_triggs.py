@@ -11,6 +11,7 @@ without gradient have derivative 0.
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ def hog_dalal_triggs(
     values = images.float() if images.dtype in (torch.float16, torch.bfloat16, torch.float32) else images.double()
     planes = luma(values.double()) if color == "luma" and values.shape[1] == 3 else values
     if transform_sqrt:
-        planes = square_root(planes.double()).to(planes.dtype)  # torch's root of float32 is not rounded correctly
+        planes = square_root(planes.double()).to(planes.dtype)
     features = [
         normalize_blocks(cell_histograms(*strongest_gradient(image), cell_size, orientations), block_size, block_norm)
         for image in planes
@@ -48,9 +49,15 @@ def hog_dalal_triggs(
 
 
 def square_root(values: torch.Tensor) -> torch.Tensor:
-    """Compute square roots whose derivative at zero is zero instead of infinite; those of negative values are NaN."""
+    """Compute square roots whose derivative at zero is zero instead of infinite; those of negative values are NaN.
+
+    They are those of NumPy, because torch's are not always rounded correctly.
+    """
     nonzero = values != 0
-    return values.where(nonzero, 1).sqrt().where(nonzero, 0)
+    root = values.where(nonzero, 1).sqrt().where(nonzero, 0)
+    with np.errstate(invalid="ignore"):
+        rounded = torch.from_numpy(np.sqrt(values.detach().numpy()))
+    return root.where(root == rounded, root + (rounded - root).detach())
 
 
 def strongest_gradient(
@@ -69,6 +76,11 @@ def strongest_gradient(
         lengths = np.hypot(down.detach().numpy(), across.detach().numpy())
     best = torch.from_numpy(lengths.argmax(0))[None]
     return down.gather(0, best)[0].double(), across.gather(0, best)[0].double()
+
+
+# That of the C library. NumPy's own differs in the last bit on processors with AVX-512, which decides the orientation
+# if an angle of square roots is at a boundary.
+_arctan2 = np.frompyfunc(math.atan2, 2, 1)
 
 
 def orientation_boundaries(orientations: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -95,7 +107,7 @@ def cell_histograms(
     nonzero = energy != 0  # the derivative of the root at zero is infinite; use zero
     length = energy.where(nonzero, 1).sqrt().where(nonzero, 0)
     with np.errstate(invalid="ignore"):
-        angle = np.rad2deg(np.arctan2(down.detach().numpy(), across.detach().numpy())) % 180
+        angle = np.rad2deg(_arctan2(down.detach().numpy(), across.detach().numpy()).astype(np.float64)) % 180
     boundaries = orientation_boundaries(orientations).astype(np.float64)
     (cell_height, cell_width), (height, width) = cell_size, length.shape
     rows, columns = height // cell_height, width // cell_width

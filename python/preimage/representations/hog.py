@@ -6,10 +6,11 @@ import dataclasses
 import itertools
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from preimage.ops._block_options import BlockOptions, check_unused
 from preimage.ops._images import Images
 from preimage.ops._output_sizes import cell_count
 from preimage.ops.hog import COLORS, VARIANTS, hog, hog_into
-from preimage.ops.hog_dalal_triggs import BLOCK_NORMS, BlockOptions, dalal_triggs_into
+from preimage.ops.hog_dalal_triggs import dalal_triggs_into
 from preimage.representations.base import Presets, decoded, parameter
 from preimage.representations.cells import CellRepresentation
 from preimage.representations.registry import register
@@ -60,28 +61,22 @@ class Hog(CellRepresentation):
         super().__post_init__()
         if self.color not in COLORS:
             raise ValueError(f"color must be luma or strongest, got {self.color!r}")
-        for name in ("orientations", "block_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-        if self.block_norm not in BLOCK_NORMS:
-            raise ValueError(f"block_norm must be one of {', '.join(BLOCK_NORMS)}, got {self.block_norm!r}")
-        if not isinstance(self.transform_sqrt, bool):
-            raise ValueError(f"transform_sqrt must be True or False, got {self.transform_sqrt!r}")
-        if self.has_blocks:
-            of_blocks = {
-                "channels": self.orientations * self.block_size**2,
-                "channel_names": tuple(_block_channel_names(self.orientations, self.block_size)),
-            }
-            for name, value in of_blocks.items():
-                object.__setattr__(self, name, value)
-            return
-        for field in dataclasses.fields(self):
-            if field.name in _OF_BLOCKS and (value := getattr(self, field.name)) != field.default:
-                raise ValueError(
-                    f"{field.name} must be {field.default!r} for variant {self.variant}, got {value!r}: it is a "
-                    f"parameter of variant {DALAL_TRIGGS}"
-                )
+        try:
+            if self.has_blocks:
+                self._set_channels(self._options())
+            else:
+                check_unused(self.orientations, self.block_size, self.block_norm, self.transform_sqrt)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+
+    def _set_channels(self, options: BlockOptions) -> None:
+        names = tuple(_block_channel_names(self.orientations, self.block_size))
+        for name, value in (("channels", options.channels), ("channel_names", names)):
+            object.__setattr__(self, name, value)
+
+    def _options(self) -> BlockOptions:
+        """Return the checked parameters of the variant with blocks."""
+        return BlockOptions.checked(*(getattr(self, name) for name in ("cell_size", "color", *_OF_BLOCKS)))
 
     @property
     def has_blocks(self) -> bool:
@@ -113,16 +108,14 @@ class Hog(CellRepresentation):
         planes = decoded(images)
         self.feature_size(*planes.shape[2:])
         if self.has_blocks:
-            size, block = (self.cell_size,) * 2, (self.block_size,) * 2
-            options = BlockOptions(size, self.color, self.orientations, block, self.block_norm, self.transform_sqrt)
-            dalal_triggs_into(planes, features, options, threads=threads)
+            dalal_triggs_into(planes, features, self._options(), threads=threads)
             return
         hog_into(planes, features, cell_size=self.cell_size, color=self.color, threads=threads)
 
     def cell_count(self, pixels: int) -> int:
         """Return the number of cells, or of blocks, along a side of the image."""
         if self.has_blocks:
-            return max(0, pixels // self.cell_size - self.block_size + 1)
+            return max(0, self._options().grid(pixels, pixels)[0])
         return cell_count(pixels, self.cell_size)
 
     def feature_size(self, height: int, width: int) -> tuple[int, int]:
