@@ -69,6 +69,7 @@ def test_make_target_fails_without_a_gpu() -> None:
     assert "gpu_check needs" in result.stderr
 
 
+@pytest.mark.nightly  # two minutes of processor time; below, a killed run starts the first steps and those left
 def test_dry_run_starts_every_step(tmp_path: Path) -> None:
     from gpu_check.plan import Plan  # noqa: PLC0415
 

@@ -140,12 +140,14 @@ def test_small_images_are_refused_with_the_least_size(
 @pytest.mark.parametrize(
     ("name", "parameters", "words"),
     [
-        ("hog", {"orientations": 6}, r"orientations.*9 for variant vlfeat-uoctti, got 6.*dalal-triggs"),
+        ("hog", {"orientations": 6}, r"orientations must be 9 unless.*dalal-triggs.*6"),
         ("hog", {"transform_sqrt": True}, r"transform_sqrt.*False.*True"),
         ("hog", {"variant": "dalal-triggs", "block_size": 0}, r"block_size.*at least 1.*0"),
-        ("hog", {"variant": "dalal-triggs", "orientations": 9.0}, r"orientations.*integer.*9.0"),
+        ("hog", {"variant": "dalal-triggs", "orientations": 9.0}, r"orientations must be an int.*9.0"),
         ("hog", {"variant": "dalal-triggs", "block_norm": "l2"}, r"L1, L1-sqrt, L2, L2-Hys.*'l2'"),
-        ("hog", {"variant": "dalal-triggs", "transform_sqrt": 1}, r"transform_sqrt.*True or False.*1"),
+        ("hog", {"variant": "dalal-triggs", "transform_sqrt": 1}, r"transform_sqrt must be a bool.*1"),
+        ("hog", {"variant": "dalal-triggs", "block_size": (2, 3)}, r"block_size must be an int.*2, 3"),
+        ("hog", {"variant": "dalal-triggs", "orientations": 181}, r"at most 180.*181"),
         ("lbp", {"cell_size": 0}, r"cell_size.*at least 1.*0"),
         ("lbp", {"cell_size": True}, "True"),
         ("lbp", {"variant": "scikit-image"}, "vlfeat-uniform"),

@@ -40,9 +40,10 @@ def _described(images: torch.Tensor) -> Description:
     return describe(images, "float64" if images.dtype == torch.float64 else None)
 
 
-def _features(images: torch.Tensor, options: BlockOptions) -> torch.Tensor:
-    shape = images.shape[0], options.channels, *options.grid(*images.shape[2:])
-    return torch.empty(shape, dtype=torch.float32, device=images.device)
+def _features(described: Description, options: BlockOptions, device: torch.device) -> torch.Tensor:
+    batch, _, height, width = described[1]
+    shape = batch, options.channels, *options.grid(height, width)
+    return torch.empty(shape, dtype=torch.float32, device=device)
 
 
 def _like(images: torch.Tensor) -> torch.Tensor:
@@ -59,8 +60,9 @@ def _workspace(images: torch.Tensor, doubles: int) -> torch.Tensor:
 @torch.library.impl(LIBRARY, "hog_dalal_triggs", "CPU")
 def _dalal_triggs_cpu(images: torch.Tensor, *parameters: Any) -> torch.Tensor:
     options, images = BlockOptions(*parameters), _readable(images)  # keeps a copy alive until the kernel has read it
-    output = _features(images, options)
-    _native.hog_dalal_triggs(_described(images), describe(output), *options.native(), torch.get_num_threads())
+    described = _described(images)
+    output = _features(described, options, images.device)
+    _native.hog_dalal_triggs(described, describe(output), *options.native(), torch.get_num_threads())
     return output
 
 
@@ -76,7 +78,8 @@ def _dalal_triggs_backward_cpu(gradient: torch.Tensor, images: torch.Tensor, *pa
 @torch.library.impl(LIBRARY, "hog_dalal_triggs", "CUDA")
 def _dalal_triggs_cuda(images: torch.Tensor, *parameters: Any) -> torch.Tensor:
     native, options, images = require_cuda(), BlockOptions(*parameters), _readable(images)
-    described, output = _described(images), _features(images, options)
+    described = _described(images)
+    output = _features(described, options, images.device)
     scratch = _workspace(images, native.hog_dalal_triggs_cuda_scratch(described, *options.native(), False))
     tensors = described, _described(scratch), describe(output)
     native.hog_dalal_triggs_cuda(*tensors, *options.native(), stream(images))

@@ -7,7 +7,7 @@ import itertools
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from preimage.ops._block_options import BlockOptions, check_unused
-from preimage.ops._images import Images
+from preimage.ops._images import Images, check_positive_int
 from preimage.ops._output_sizes import cell_count
 from preimage.ops.hog import COLORS, VARIANTS, hog, hog_into
 from preimage.ops.hog_dalal_triggs import dalal_triggs_into
@@ -63,6 +63,7 @@ class Hog(CellRepresentation):
             raise ValueError(f"color must be luma or strongest, got {self.color!r}")
         try:
             if self.has_blocks:
+                check_positive_int("block_size", self.block_size, "cell")  # not a pair: blocks are square
                 self._set_channels(self._options())
             else:
                 check_unused(self.orientations, self.block_size, self.block_norm, self.transform_sqrt)
