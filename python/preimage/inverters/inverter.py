@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import operator
 import os
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ from preimage.inverters.device import resolve_device
 from preimage.inverters.layers import upconv_weights
 from preimage.inverters.output_region import OutputRegion, placed, resized
 from preimage.inverters.quantization import dequantized, quantized
-from preimage.inverters.sampler import Noise, Sampler, SamplerConfig
+from preimage.inverters.sampler import Noise, Sampler, SamplerConfig, check_noise
 from preimage.old_names import TRAINING_NOTES, renamed
 from preimage.spec import Spec
 
@@ -225,10 +224,9 @@ class Inverter(nn.Module):
         positions = list(map(operator.index, range(len(batch)) if positions is None else positions))
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        if not 0 <= spread < math.inf:
-            raise ValueError(f"spread must be at least 0 and finite, got {spread}")
-        if seed < 0 or min(positions, default=0) < 0:
-            raise ValueError(f"seed and positions must be at least 0, got {seed} and {positions[:4]}")
+        check_noise(seed, spread)
+        if min(positions, default=0) < 0:
+            raise ValueError(f"positions must be at least 0, got {positions[:4]}")
         if len(positions) != len(batch):
             raise ValueError(f"{len(batch)} sets of features need as many positions, got {len(positions)}")
         encoded = self.encode(batch)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,6 +55,14 @@ class SamplerConfig:
         if not isinstance(fields, dict) or set(fields) != known:
             raise ValueError(f"a sampler has the fields {sorted(known)}, got {fields!r:.80}")
         return cls(**fields)
+
+
+def check_noise(seed: int, spread: float) -> None:
+    """Raise ``ValueError`` unless the seed is at least 0, and the spread at least 0 and finite."""
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+    if not 0 <= spread < math.inf:
+        raise ValueError(f"spread must be at least 0 and finite, got {spread}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from preimage.inverters.sampler import check_noise
 
 if TYPE_CHECKING:
     import torch
@@ -36,10 +37,7 @@ class Sampling:
     def __post_init__(self) -> None:
         if not 0 <= self.count <= MOST_SAMPLES:
             raise ValueError(f"samples must be from 0 to {MOST_SAMPLES}, got {self.count}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
-        if not 0 <= self.spread < math.inf:
-            raise ValueError(f"spread must be at least 0 and finite, got {self.spread}")
+        check_noise(self.seed, self.spread)
 
     @property
     def has_deviation(self) -> bool:
