@@ -63,6 +63,7 @@ class Plan:
             *([step] for step in self._measurements()),
             [self._sanitizer("memcheck"), self._sanitizer("racecheck")],
             [self._benchmark("compiled upconv", "upconv", 75, "--nets", "H", "--compile")],
+            [self._benchmark("samples", "samples", 20)],
             [self._benchmark("compiled training", "training", 75, "--compile", environment=self.unbound)],
             [self._tests()],
         ]

@@ -228,11 +228,14 @@ def test_web(tmp_path: Path) -> None:
     assert float(row["network"]) > 0 and float(row["compressed"]) < float(row["loaded"])
 
 
-def test_samples(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "file"), [(["--quick"], "samples-cpu"), (["--device", "rehearsal"], "samples-gpu")]
+)
+def test_samples(tmp_path: Path, options: list[str], file: str) -> None:
     import bench_samples  # noqa: PLC0415
 
-    assert bench_samples.main(["--quick", "-o", str(tmp_path), "--threads", "1"]) == 0
-    rows = read(tmp_path / "samples-cpu.csv")
+    assert bench_samples.main([*options, "-o", str(tmp_path), "--threads", "1"]) == 0
+    rows = read(tmp_path / f"{file}.csv")
     assert [row["contender"] for row in rows] == list(bench_samples.NAMES)
     assert rows[0]["ratio"] == "1"
 

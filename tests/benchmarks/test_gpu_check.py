@@ -95,11 +95,11 @@ def test_dry_run_starts_every_step(tmp_path: Path) -> None:
         "wgrad",
         "distance_backward",
     }
-    tables = {"descriptors-gpu", "upconv-gpu", "training-gpu", "extraction-gpu", "inversion-gpu"}
+    tables = {"descriptors-gpu", "upconv-gpu", "training-gpu", "extraction-gpu", "inversion-gpu", "samples-gpu"}
     assert {fact["table"] for fact in facts if "table" in fact} == tables
     found = {path.name for path in tmp_path.iterdir()}
     assert found == {"facts.jsonl", "summary.txt", "log.txt", *(f"{table}.csv" for table in tables)}
-    assert len(found) <= 8
+    assert len(found) <= 9
     summary = (tmp_path / "summary.txt").read_text()
     assert all(f"\n{name}" in summary for name in names) and summary in result.stdout + "\n"
 
