@@ -146,7 +146,7 @@ def test_samples_differ_and_have_a_map(explorer: Explorer, pair: tuple[str, str]
     assert all(np.array_equal(alike[0], one) for one in alike)
     assert dark.mean() < deviation.mean()
     with pytest.raises(ValueError, match=r"cannot sample.*hog-compact"):
-        explorer.sample(Settings("lbp-compact", pair[0]))
+        explorer.sample(Settings("hog-dalal-triggs-compact", pair[0]))
 
 
 @pytest.fixture
