@@ -83,6 +83,10 @@ def train(
         int | None,
         typer.Option(help="Side of the training images in pixels. Default: the representation's size, or 256."),
     ] = None,
+    min_size: Annotated[
+        int | None,
+        typer.Option(help="Smallest side of the training images: half of the steps vary it. Default: --size."),
+    ] = None,
     output_size: Annotated[
         int | None, typer.Option(help="Side of the reconstructed images in pixels, with --preset auto.")
     ] = None,
@@ -177,6 +181,7 @@ def train(
         init=init,
         sampler=sampler,
         size=size,
+        min_size=min_size,
         output_size=output_size,
         budget=budget,
         min_crop=min_crop,

@@ -23,6 +23,7 @@ from preimage.training.distributed import SINGLE_PROCESS, Processes
 from preimage.training.energy_score import SMALLEST
 from preimage.training.finetuning import Encoder
 from preimage.training.graphed_step import GraphedStep, cuda_graph
+from preimage.training.image_sizes import other_sides
 from preimage.training.muon import Muon
 from preimage.training.split import ImageList, image_digest
 from preimage.training.statistics import set_further_statistics, set_statistics
@@ -102,6 +103,10 @@ def build_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
             )
         if config.sampler and (side := size if region is None else region.size) < SMALLEST:
             raise ValueError(f"a sampler is trained on reconstructions of at least {SMALLEST}² pixels, got {side}²")
+    if config.min_size is not None:
+        assert dataset.representation is not None  # the settings refuse precomputed features
+        smallest = max(config.min_size, SMALLEST) if config.sampler else config.min_size
+        dataset.other_sides = other_sides(model, dataset.representation.feature_size, smallest, size)
     if model.output_region is None and cells is not None and (covered := model.covered(*cells)) != (size, size):
         raise ValueError(
             f"{spec.representation} features of {size}×{size} pixels are inverted to {'×'.join(map(str, covered))}: "
@@ -207,6 +212,8 @@ def choose_step(state: TrainState, step: int, note: Callable[[str], None]) -> St
         note("the steps run operation by operation, because the network of the representation is fine-tuned")
     elif state.device.type == "cuda" and state.config.sampler:
         note("the steps run operation by operation, because the noise of samples is drawn on the CPU")
+    elif state.device.type == "cuda" and state.config.min_size is not None:
+        note("the steps run operation by operation, because the size of the images varies")
     elif state.device.type == "cuda" and state.processes.size > 1:
         note("the steps run operation by operation, because several processes train")
     elif state.device.type == "cuda":

@@ -58,6 +58,8 @@ class TrainConfig:
             stays as it is; see `preimage.inverters.sampler` and `preimage.training.energy_score`.
         size: Side of the square training images in pixels. ``None`` takes the only size that the representation
             supports, or the size of the images that ``features`` were computed from, or 256.
+        min_size: Smallest side of the training images, if their size varies, see `preimage.training.image_sizes`; only
+            for features from which whole images of any size are reconstructed. ``None`` is ``size``.
         output_size: Side of the reconstructions in pixels, where the preset leaves it open.
         budget: Approximate number of parameters of the network, where the preset leaves it open.
         min_crop: Minimum area of a random crop, as a fraction of the largest square in the image.
@@ -106,6 +108,7 @@ class TrainConfig:
     init: str | None = None
     sampler: bool = False
     size: int | None = None
+    min_size: int | None = None
     output_size: int | None = None
     budget: int | None = None
     min_crop: float = 0.5
@@ -177,6 +180,10 @@ class TrainConfig:
                 not self.finetune or self.cache != "on",
                 "cache must be 'auto' or 'off' with finetune, got 'on': the features change in every step",
             ),
+            (
+                self.min_size is None or not (precomputed or self.finetune or self.cache == "on"),
+                "min_size does not apply to user-provided features, finetune or cache='on': their images have one size",
+            ),
             (not self.sampler or self.init is not None, "sampler needs init: the inverter that is to draw samples"),
             (not self.sampler or not self.finetune, "sampler and finetune exclude each other: run one after the other"),
             (bool(self.images), "images must not be empty: there is nothing to train on"),
@@ -184,7 +191,7 @@ class TrainConfig:
 
     def _value_checks(self) -> list[tuple[bool, str]]:
         """Return (valid, message) for the values of single settings."""
-        optional = ("size", "output_size", "budget", "steps", "workers")
+        optional = ("size", "min_size", "output_size", "budget", "steps", "workers")
         counts = ["batch_size", *(name for name in optional if getattr(self, name) is not None)]
         positive = ["lr", "muon_lr", "finetune_lr", "grad_clip"] + ["max_hours"] * (self.max_hours is not None)
         choices = {

@@ -15,6 +15,7 @@ from preimage.pipelines.image_loading import at_once, working_bytes
 from preimage.representations import Representation
 from preimage.spec import Spec
 from preimage.training.config import TrainConfig
+from preimage.training.image_sizes import side_of
 from preimage.training.image_store import ImageStore
 from preimage.training.images import BadImage, ImageSet
 from preimage.training.sampling import (
@@ -70,6 +71,7 @@ class Dataset(abc.ABC):
         representation: Representation for batches without features; ``None`` if all batches contain features.
         feature_shape: (C, h, w) or (C,) of the features in every batch; ``None`` if the step computes them.
         store: The training images in the device's memory, if they are there.
+        other_sides: Sides of the images of a part of the batches, see `preimage.training.image_sizes`.
         local_rows: Rows of every batch that this process computes.
     """
 
@@ -78,6 +80,7 @@ class Dataset(abc.ABC):
     representation: Representation | None = None
     feature_shape: tuple[int, ...] | None = None
     store: ImageStore | None = None
+    other_sides: tuple[int, ...] = ()
     local_rows: slice
 
     def __init__(self, config: TrainConfig, split: Split, *, size: int | None = None) -> None:
@@ -135,7 +138,7 @@ class Dataset(abc.ABC):
             return Batch(store.numbers(samples.images, crops), features)
         samples, images = batch_images(self.images, step, config.batch_size, config.seed, rows)
         crops, features = self.rows(step, samples, np.array([image.shape[:2] for image in images]))
-        return Batch(cut_crops(images, crops, config.side), features)
+        return Batch(cut_crops(images, crops, side_of(step, config.side, self.other_sides, config.seed)), features)
 
     @abc.abstractmethod
     def rows(self, step: int, samples: Samples, shapes: Integers) -> tuple[Crops, torch.Tensor | None]:

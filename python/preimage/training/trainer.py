@@ -208,16 +208,17 @@ class Trainer:
             self.finish_step(metrics)
         if self.done:
             return self.summary()
-        self.dataset = cache_decision.with_cache(
-            self.dataset,
-            self.state,
-            self.folder,
-            resume=self.resume,
-            started=progress.step > 0,
-            note=self.display.note,
-            interrupted=interrupted,
-            processes=self.processes,
-        )
+        if not self.dataset.other_sides:
+            self.dataset = cache_decision.with_cache(
+                self.dataset,
+                self.state,
+                self.folder,
+                resume=self.resume,
+                started=progress.step > 0,
+                note=self.display.note,
+                interrupted=interrupted,
+                processes=self.processes,
+            )
         self.state.feature_shape = self.dataset.feature_shape
         self._store_images(interrupted)
         step = choose_step(self.state, progress.step, self.display.note)
@@ -241,9 +242,9 @@ class Trainer:
         return self.summary()
 
     def _store_images(self, interrupted: threading.Event) -> None:
-        """Keep the training images in the device's memory, unless features are computed from them by the workers."""
+        """Keep the training images in the device's memory, unless the workers cut or use them."""
         config, dataset = self.config, self.dataset
-        if dataset.representation is not None and dataset.representation.in_workers:
+        if dataset.other_sides or (dataset.representation is not None and dataset.representation.in_workers):
             return
         steps = math.inf if config.steps is None else config.steps - self.progress.step
         dataset.store = self.state.store = store_images(
