@@ -15,8 +15,7 @@ _LOUDER = 10.0  # than the noise of an untrained sampler
 def louder(inverter: Inverter) -> Inverter:
     """Increase the noise of an untrained sampler."""
     assert inverter.sampler is not None
-    for weight in inverter.sampler.noise.parameters():
-        weight.data *= _LOUDER
+    inverter.sampler.scale_noise(_LOUDER)
     return inverter.eval()
 
 

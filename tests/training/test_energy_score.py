@@ -14,7 +14,7 @@ import torch
 from preimage.inverters import Inverter
 from preimage.training import Display, TrainConfig, run
 from preimage.training.checkpoint import Progress
-from preimage.training.energy_score import SMALLEST, _mean_squares, energy_score
+from preimage.training.energy_score import SMALLEST, _mean_blocks, _mean_squares, energy_score
 from preimage.training.noise_factor import noise_factor
 from training_runs import metrics_without_time, small_config, weights
 
@@ -60,6 +60,23 @@ def test_the_score_of_a_batch_is_the_mean_of_those_of_its_images(side: int) -> N
     batches = torch.rand(3, 5, 3, side, side, generator=torch.Generator().manual_seed(side))
     single = [energy_score(*(batch[index : index + 1] for batch in batches)) for index in range(5)]
     torch.testing.assert_close(energy_score(*batches), torch.stack(single).mean())
+
+
+@pytest.mark.parametrize("shape", [(96, 128), (104, 75), (48, 40), (30, 15)])
+def test_mean_blocks(shape: tuple[int, int]) -> None:
+    images = torch.rand(2, 3, *shape)
+    sides = [side for side in (8, 16, 32) if min(shape) >= 2 * side]
+    blocks = _mean_blocks(images)
+    assert sorted(blocks) == sides
+    rows, columns = (size // max(sides, default=1) * max(sides, default=1) for size in shape)
+    for side, block in blocks.items():
+        each = [
+            images[:, :, top : top + side, left : left + side]
+            for top in range(0, rows, side)
+            for left in range(0, columns, side)
+        ]
+        mean = torch.stack(each).mean(dim=0)
+        torch.testing.assert_close(block, mean - mean.mean(dim=(2, 3), keepdim=True))
 
 
 def test_the_gradient_of_mean_squares() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +30,27 @@ def test_half_of_the_steps_have_another_size() -> None:
     assert sides != [side_of(step, 64, (32, 40, 48, 56), 4) for step in range(4000)]
 
 
-@pytest.mark.parametrize(
-    ("representation", "sides"), [("hog", (32, 40, 48, 56)), ("dense-sift", (32, 36, 40, 44, 48, 52, 56, 60))]
-)
-def test_images_have_sizes_that_are_reconstructed_completely(
-    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, representation: str, sides: tuple[int, ...]
-) -> None:
-    seen: list[int] = []
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which each step adds the side of its images."""
+    sides: list[int] = []
     call = EagerStep.__call__
 
     def note(self: EagerStep, images: torch.Tensor, *rest: Any, **named: Any) -> None:
-        seen.append(images.shape[2])
+        sides.append(images.shape[2])
         assert images.shape[2] == images.shape[3]
         call(self, images, *rest, **named)
 
     monkeypatch.setattr(EagerStep, "__call__", note)
+    return sides
+
+
+@pytest.mark.parametrize(
+    ("representation", "sides"), [("hog", (32, 40, 48, 56)), ("dense-sift", (32, 36, 40, 44, 48, 52, 56, 60))]
+)
+def test_images_have_sizes_that_are_reconstructed_completely(
+    photo_folder: Path, tmp_path: Path, seen: list[int], representation: str, sides: tuple[int, ...]
+) -> None:
     preset = "tiny" if representation == "hog" else "compact"
     config = small_config(
         photo_folder, tmp_path / "run", representation=representation, preset=preset, min_size=30, steps=24
@@ -73,15 +78,26 @@ def test_resuming_does_not_change_the_sizes(tmp_path: Path, photo_folder: Path) 
     assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "parts")
 
 
-def test_keypoints_and_samplers_are_trained_on_several_sizes(tmp_path: Path, photo_folder: Path) -> None:
-    for number, (name, cache) in enumerate(itertools.product(("sift", "hog"), ("auto", "off"))):
-        output = tmp_path / f"{number}"
-        training.run(small_config(photo_folder, output, representation=name, min_size=32, steps=8, cache=cache))
-    config = small_config(
-        photo_folder, tmp_path / "sampler", init=str(output), preset=None, sampler=True, min_size=8, steps=8
-    )
+@pytest.mark.parametrize("cache", ["auto", "off"])
+def test_keypoints_are_trained_on_several_sizes(
+    tmp_path: Path, photo_folder: Path, seen: list[int], cache: str
+) -> None:
+    config = small_config(photo_folder, tmp_path / "run", representation="sift", min_size=32, steps=8, cache=cache)
     training.run(config)
-    assert Inverter.load(tmp_path / "sampler").can_sample
+    assert len(set(seen)) > 1
+    assert Inverter.load(tmp_path / "run").training_notes["min_size"] == 32
+
+
+def test_samplers_are_trained_on_several_sizes_from_32_pixels_on(
+    tmp_path: Path, photo_folder: Path, seen: list[int]
+) -> None:
+    training.run(small_config(photo_folder, tmp_path / "inverter", steps=2))
+    settings = {"init": str(tmp_path / "inverter"), "preset": None, "sampler": True, "min_size": 8, "steps": 40}
+    seen.clear()
+    training.run(small_config(photo_folder, tmp_path / "sampler", **settings))
+    assert set(seen) == {32, 40, 48, 56, 64}
+    with pytest.raises(ValueError, match="size must be above 32 for a sampler, got 32"):
+        training.run(small_config(photo_folder, tmp_path / "small", **settings, size=32))
 
 
 @pytest.mark.parametrize(

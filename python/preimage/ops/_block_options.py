@@ -108,5 +108,5 @@ def check_unused(orientations: int, block_size: int | tuple[int, int], block_nor
         "transform_sqrt": (transform_sqrt, False),
     }
     for name, (value, default) in given.items():
-        if value != default:
+        if type(value) is not type(default) or value != default:
             raise ValueError(f'{name} must be {default!r} unless variant is "dalal-triggs", got {value!r}')

@@ -50,6 +50,8 @@ def build_state(
     if config.init is None and processes.is_main:  # else the weights are for the statistics that they came with
         set_statistics(model, dataset)
     model = model.to(device)
+    if config.min_size is not None:
+        dataset.other_sides = _other_sides(config, dataset, model)
     encoder = None
     if config.finetune:
         assert dataset.representation is not None  # the settings refuse precomputed features
@@ -103,16 +105,21 @@ def build_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
             )
         if config.sampler and (side := size if region is None else region.size) < SMALLEST:
             raise ValueError(f"a sampler is trained on reconstructions of at least {SMALLEST}² pixels, got {side}²")
-    if config.min_size is not None:
-        assert dataset.representation is not None  # the settings refuse precomputed features
-        smallest = max(config.min_size, SMALLEST) if config.sampler else config.min_size
-        dataset.other_sides = other_sides(model, dataset.representation.feature_size, smallest, size)
     if model.output_region is None and cells is not None and (covered := model.covered(*cells)) != (size, size):
         raise ValueError(
             f"{spec.representation} features of {size}×{size} pixels are inverted to {'×'.join(map(str, covered))}: "
             f"size must be one that is reconstructed completely, such as 256, got {size}"
         )
     return model
+
+
+def _other_sides(config: TrainConfig, dataset: Dataset, model: Inverter) -> tuple[int, ...]:
+    """Return the sides in pixels of the images of half of the batches; raise ``ValueError`` if there are none."""
+    assert config.min_size is not None and dataset.representation is not None  # see TrainConfig
+    if config.sampler and config.side <= SMALLEST:
+        raise ValueError(f"with min_size, the size must be above {SMALLEST} for a sampler, got {config.side}")
+    smallest = max(config.min_size, SMALLEST) if config.sampler else config.min_size
+    return other_sides(model, dataset.representation.feature_size, smallest, config.side)
 
 
 def _initial(config: TrainConfig, dataset: Dataset) -> Inverter:

@@ -59,7 +59,8 @@ class TrainConfig:
         size: Side of the square training images in pixels. ``None`` takes the only size that the representation
             supports, or the size of the images that ``features`` were computed from, or 256.
         min_size: Smallest side of the training images, if their size varies, see `preimage.training.image_sizes`; only
-            for features from which whole images of any size are reconstructed. ``None`` is ``size``.
+            for features from which whole images of any size are reconstructed, and without a cache of features.
+            ``None`` is ``size``.
         output_size: Side of the reconstructions in pixels, where the preset leaves it open.
         budget: Approximate number of parameters of the network, where the preset leaves it open.
         min_crop: Minimum area of a random crop, as a fraction of the largest square in the image.

@@ -44,7 +44,8 @@ class Batch(NamedTuple):
     """Input of a training step.
 
     Attributes:
-        images: (B, 3, size, size) uint8; with an `ImageStore`, its crops as numbers, (B, 7) float32.
+        images: (B, 3, H, H) uint8, where H is ``size`` or one of the dataset's `other_sides`; with an `ImageStore`, its
+            crops as numbers, (B, 7) float32.
         features: (B, C, h, w) or (B, C) float32, or ``None`` if the step computes them.
 
     In a run of several processes, B is the number of rows of this process.
@@ -69,9 +70,10 @@ class Dataset(abc.ABC):
         spec: Spec of the features.
         cells: (h, w) of an image's features; ``None`` for vectors.
         representation: Representation for batches without features; ``None`` if all batches contain features.
-        feature_shape: (C, h, w) or (C,) of the features in every batch; ``None`` if the step computes them.
+        feature_shape: (C, h, w) or (C,) of the features in every batch with images of ``size``; ``None`` if the step
+            computes them.
         store: The training images in the device's memory, if they are there.
-        other_sides: Sides of the images of a part of the batches, see `preimage.training.image_sizes`.
+        other_sides: Sides in pixels that the images of half of the batches have, see `preimage.training.image_sizes`.
         local_rows: Rows of every batch that this process computes.
     """
 

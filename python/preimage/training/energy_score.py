@@ -82,7 +82,10 @@ def _differences(images: torch.Tensor, first: torch.Tensor, second: torch.Tensor
 
 
 def _mean_blocks(differences: torch.Tensor) -> dict[int, torch.Tensor]:
-    """Return the mean of all square blocks of an image, minus the mean color, (3B, 3, side, side) by side."""
+    """Return the mean of all square blocks of an image, minus the mean color, (3B, 3, side, side) by side.
+
+    Rows and columns beyond the last block of the largest side are left out.
+    """
     sides = [side for side in _BLOCKS if min(differences.shape[2:]) >= 2 * side]
     if not sides:
         return {}

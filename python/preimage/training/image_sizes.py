@@ -1,8 +1,9 @@
 """Vary the size of the training images from step to step.
 
-A network that was trained on images of one size expects the coarsest maps of that size. Images of another size are
-extended by their mirror image inside it, and their reconstructions get worse the longer it was trained. With images of
-several sizes they do not. Half of the batches have the size of the run, for which the error is validated.
+A network that was trained on images of one size expects the coarsest maps of that size. Features of images of another
+size are extended by their mirror image inside the network, and the reconstructions get worse the longer it was
+trained. With images of several sizes they do not. Half of the batches have the size of the run, for which the error is
+validated.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from preimage.inverters import Inverter
 def other_sides(
     model: Inverter, feature_size: Callable[[int, int], tuple[int, int] | None], smallest: int, side: int
 ) -> tuple[int, ...]:
-    """Return the sides from `smallest` to `side`, without it, of images that are reconstructed completely.
+    """Return the sides in pixels, from `smallest` to below `side`, of images that are reconstructed completely.
 
     Args:
         model: The inverter.
-        feature_size: Function that returns (h, w) of the features of an image, or raises ``ValueError``.
+        feature_size: Function that returns (h, w) of the features of an image of (H, W) pixels, or raises
+            ``ValueError`` if the image is too small.
         smallest: Smallest side in pixels.
-        side: Side of the other images.
+        side: Side of the images of the run in pixels.
 
     Raises:
         ValueError: The inverter reconstructs images of one size only, or there is no such side.
@@ -48,7 +50,14 @@ def other_sides(
 
 
 def side_of(step: int, side: int, others: Sequence[int], seed: int) -> int:
-    """Return the side of the images of a step: with probability one half another one, each equally likely."""
+    """Return the side of the images of a step in pixels: `side` or, with probability one half, any of the others.
+
+    Args:
+        step: Number of steps before.
+        side: Side of the images of the run.
+        others: `other_sides`, or none.
+        seed: Seed of the choice.
+    """
     if not others:
         return side
     random = np.random.default_rng((seed, 3, step))

@@ -1,4 +1,4 @@
-"""Find the amount of noise with which the samples of a trained inverter differ as much as they are wrong."""
+"""Find the amount of noise with which the spread of the samples of a trained inverter matches their error."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from preimage.inverters import Inverter
 from preimage.pipelines.calibration import Calibration, Draws, SpreadSkill
 
 _COUNT = 8  # draws of each image
-_IMAGES = 128  # images after which no further batch is used
 _ROUNDS = 3
-_LARGEST = 2.0
+SMALLEST, LARGEST = 0.5, 2.0
 
 
 def noise_factor(inverter: Inverter, batches: Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]) -> float:
@@ -28,14 +27,14 @@ def noise_factor(inverter: Inverter, batches: Callable[[], Iterable[tuple[torch.
             the inverter's device.
 
     Returns:
-        From 0.5 to 2; 1 if the samples have no spread or no error.
+        From `SMALLEST` to `LARGEST`; 1 if the samples have no spread or no error.
     """
     factor = 1.0
     for _ in range(_ROUNDS):
         ratios = [one.ratio for one in _spread_skill(inverter, batches(), factor) if one.spread > 0 and one.skill > 0]
         if not ratios:
             return 1.0
-        factor = min(max(factor / math.sqrt(min(ratios) * max(ratios)), 1 / _LARGEST), _LARGEST)
+        factor = min(max(factor / math.sqrt(min(ratios) * max(ratios)), SMALLEST), LARGEST)
     return factor
 
 
@@ -51,6 +50,4 @@ def _spread_skill(
             draws.add(images)
         calibration.add(draws, positions)
         done += len(target)
-        if done >= _IMAGES:
-            break
     return calibration.spread_skill()

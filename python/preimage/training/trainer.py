@@ -27,6 +27,7 @@ from preimage.training.dataset_factory import open_dataset
 from preimage.training.display import METRICS, Display, Metrics
 from preimage.training.distributed import SINGLE_PROCESS, Processes, ProcessFailedError, joined_processes
 from preimage.training.image_store import store_images
+from preimage.training.noise_factor import LARGEST, SMALLEST
 from preimage.training.process_state import cudnn_benchmark, freed_memory_kept, interruptible
 from preimage.training.resuming import Earlier, check_folder, check_settings, only_run, stamp
 from preimage.training.step import Step
@@ -176,6 +177,11 @@ class Trainer:
             yield f"{self.processes.size} processes train, each on {share} of the images of a batch"
         if earlier is None and self.resume:
             yield f"there is no {self.folder / CHECKPOINT} to resume from: the run starts at the first step"
+        if others := self.dataset.other_sides:
+            yield (
+                f"in half of the steps the images have {others[0]} to {others[-1]} pixels a side, so that there is no "
+                "cache of features, and no images in a GPU's memory"
+            )
         images = self.dataset.image_list()
         if earlier is None and self.config.init is not None and (warning := init_warning(self.config.init, images)):
             yield warning
@@ -386,7 +392,10 @@ class Trainer:
         progress, inverter, noise = self.progress, self.state.average, None
         if self.config.sampler and self.done:
             inverter, noise = with_scaled_noise(self.state, self.dataset)
-            self.display.note(f"the noise is multiplied by {noise:.2f}: samples then differ as much as they are wrong")
+            reached = "the spread of the samples then matches their error"
+            if noise in (SMALLEST, LARGEST):
+                reached = "more would be needed for the spread of the samples to match their error"
+            self.display.note(f"the noise is multiplied by {noise:.2f}: {reached}")
         report, samples = validate(self.state, self.dataset, inverter)
         progress.error, progress.mean_image_error = report.error, report.mean_image
         metrics.write(step=progress.step, error=report.error, mean_image_error=report.mean_image)

@@ -20,6 +20,7 @@ from preimage.training.display import write_sample_sheet
 from preimage.training.noise_factor import noise_factor
 from preimage.training.step import TrainState
 
+_SCALED_ON = 128  # largest number of images on which the noise of a sampler is scaled
 _DRAWS = 8  # number of samples whose mean judges a sampler
 
 
@@ -61,13 +62,21 @@ def _diverged(what: str, progress: Progress, folder: Path) -> NoReturn:
 
 
 def with_scaled_noise(state: TrainState, dataset: Dataset) -> tuple[Inverter, float]:
-    """Return the averaged weights with the noise of their sampler multiplied by the `noise_factor`, and that factor."""
+    """Return the averaged weights with the noise of their sampler multiplied by the `noise_factor`, and that factor.
+
+    It is that of at most `_SCALED_ON` of the validation images, evenly spaced.
+    """
+    every = math.ceil(dataset.val_count / _SCALED_ON)
 
     def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        done = 0
         for images, features in dataset.val_batches(state.config.batch_size):
             assert features is not None  # a sampler and the network of a representation are not trained together
-            target = state.average.target(images.to(state.device))
-            yield features.to(state.device), target.float() / 255
+            rows = slice(-done % every, None, every)
+            done += len(images)
+            if len(images[rows]):
+                target = state.average.target(images[rows].to(state.device))
+                yield features[rows].to(state.device), target.float() / 255
 
     with state.mixed_precision():
         factor = noise_factor(state.average, batches)
@@ -134,6 +143,7 @@ def save_inverter(
         "steps": progress.step,
         "batch_size": config.batch_size,
         "size": config.size,
+        "min_size": config.min_size,
         "feature_shape": [dataset.spec.channels, *(dataset.cells or ())],
         "training_images": dataset.image_count,
         "images_seen": progress.step * config.batch_size,
