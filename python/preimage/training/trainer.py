@@ -394,7 +394,7 @@ class Trainer:
             inverter, noise = with_scaled_noise(self.state, self.dataset)
             reached = "the spread of the samples then matches their error"
             if noise in (SMALLEST, LARGEST):
-                reached = "more would be needed for the spread of the samples to match their error"
+                reached = "this is the limit, and the spread of the samples does not match their error yet"
             self.display.note(f"the noise is multiplied by {noise:.2f}: {reached}")
         report, samples = validate(self.state, self.dataset, inverter)
         progress.error, progress.mean_image_error = report.error, report.mean_image
