@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import struct
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath, atomic_write
 from preimage.io.headers import ImageHeader, check_complete, read_header
 from preimage.io.image_source import ImageSource
+from preimage.opencv import quiet_opencv
 
 if TYPE_CHECKING:
     import torch
@@ -33,47 +32,7 @@ _PAETH = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH, cv2.IMWRITE_PNG_
 _PNG = (*_PAETH, cv2.IMWRITE_PNG_STRATEGY_RLE)
 _PNG_OF_PHOTOGRAPH = (*_PAETH, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY)
 
-_log: Any = getattr(cv2.utils, "logging", cv2)  # module with getLogLevel and setLogLevel in OpenCV 5 and 4
-_SILENT = 0
 _OPENCV = tuple(map(int, cv2.__version__.split(".")[:2]))
-
-
-class _QuietOpenCV:
-    """Context in which OpenCV uses one thread and prints nothing to stderr.
-
-    Both are settings of the process; they are restored when the last thread leaves the context. One thread, because
-    callers decode many images in parallel; no messages, because every failure becomes an exception.
-    """
-
-    def __init__(self) -> None:
-        self._found = (0, 0)
-        self._forget_threads()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forget_threads)
-
-    def _forget_threads(self) -> None:
-        """Start anew in a forked process, in which the threads that were inside, or held the lock, do not exist."""
-        self._lock = threading.Lock()
-        self._inside = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._found = cv2.getNumThreads(), _log.getLogLevel()
-                # 1 would end OpenCV's threads and wait for them, in a forked process forever; 0 leaves them idle.
-                cv2.setNumThreads(0)
-                _log.setLogLevel(_SILENT)
-            self._inside += 1
-
-    def __exit__(self, *exception: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                cv2.setNumThreads(self._found[0] if self._found[0] > 1 else 0)
-                _log.setLogLevel(self._found[1])
-
-
-_quiet_opencv = _QuietOpenCV()
 
 
 def decode_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Image:
@@ -158,7 +117,7 @@ def _check_size(header: ImageHeader, max_pixels: int) -> None:
 
 def _decode(data: bytes, header: ImageHeader, name: str) -> NDArray[Any]:
     try:
-        with _quiet_opencv:
+        with quiet_opencv:
             samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except (cv2.error, MemoryError) as error:
         raise FileFormatError(name, f"this {header.format} cannot be decoded: {error}") from error
@@ -197,7 +156,7 @@ def _to_rgb(samples: NDArray[Any], header: ImageHeader) -> Image:
 
 def _converted(samples: NDArray[Any], conversion: int) -> NDArray[Any]:
     # Indexing in NumPy would take as long as the decoding of a JPEG.
-    with _quiet_opencv:
+    with quiet_opencv:
         return np.asarray(cv2.cvtColor(samples, conversion))
 
 
@@ -266,7 +225,7 @@ def resize_and_center_crop(image: Image, size: int | None) -> Image:
     square = np.ascontiguousarray(image[top : top + side, left : left + side])
     if side == size:
         return square
-    with _quiet_opencv:
+    with quiet_opencv:
         interpolation = cv2.INTER_AREA if size < side else cv2.INTER_CUBIC
         return np.asarray(cv2.resize(square, (size, size), interpolation=interpolation), np.uint8)
 
@@ -294,7 +253,7 @@ def encode_png(image: Image, *, photograph: bool = False) -> memoryview:
     """
     _check_image(image, ranks=(2, 3))
     options = _PNG_OF_PHOTOGRAPH if photograph else _PNG
-    with _quiet_opencv:
+    with quiet_opencv:
         stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         done, encoded = cv2.imencode(".png", stored, options)
     if not done:

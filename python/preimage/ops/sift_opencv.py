@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preimage.keypoints import DESCRIPTOR, Keypoints
+from preimage.opencv import quiet_opencv
 
 _cv2: Any = cv2  # the stubs lack SIFT_create
 
@@ -37,7 +38,8 @@ def opencv_sift(images: npt.NDArray[Any], threads: int) -> Keypoints:
 
 def _of_image(image: npt.NDArray[Any]) -> Keypoints:
     """Compute the keypoints of an image (C, H, W)."""
-    found, described = _cv2.SIFT_create().detectAndCompute(_gray(image), None)
+    with quiet_opencv:
+        found, described = _cv2.SIFT_create().detectAndCompute(_gray(image), None)
     fields = [(k.pt[0], k.pt[1], k.size, k.angle, k.response, k.octave) for k in found]
     x, y, size, angle, response, octave = np.array(fields, dtype=np.float64).reshape(-1, 6).T
     descriptors = np.zeros((0, DESCRIPTOR), np.float32) if described is None else described[:, _CHANNELS]

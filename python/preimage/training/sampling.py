@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from preimage.io import resize_and_center_crop
+from preimage.opencv import quiet_opencv
 from preimage.pipelines.image_loading import Pixels
 from preimage.training.images import ImageSet
 
@@ -142,7 +143,8 @@ def cut_square(image: Pixels, top: int, left: int, side: int, size: int) -> Pixe
     crop = image[top : top + side, left : left + side]
     if side != size:
         interpolation = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-        crop = np.asarray(cv2.resize(crop, (size, size), interpolation=interpolation), np.uint8)
+        with quiet_opencv:
+            crop = np.asarray(cv2.resize(crop, (size, size), interpolation=interpolation), np.uint8)
     return crop
 
 
