@@ -220,7 +220,7 @@ COLOR = np.zeros((2, 32, 40, 3), np.uint8)
         (HOG(cell_size=None), COLOR, r"cell_size.*None"),  # type: ignore[arg-type]
         (HOG(cell_size=np.array([8, 8])), COLOR, r"cell_size.*8, 8"),  # type: ignore[arg-type]
         (HOG(variant="other"), COLOR, r"variant.*'other'"),
-        (HOG(orientations=8), COLOR, r"orientations.*9.*dalal-triggs.*8"),
+        (HOG(orientations=8), COLOR, r'orientations must be 9 unless variant is "dalal-triggs", got 8'),
         (HOG(block_norm="L3", variant="dalal-triggs"), COLOR, r"block_norm.*'L3'"),
         (HOG(block_size=5, variant="dalal-triggs"), COLOR, r"32×40.*at least 40"),
         (HOG(color="rgb"), COLOR, r"color.*'rgb'"),

@@ -139,7 +139,7 @@ def test_a_sampler_is_trained_further_or_dropped(tmp_path: Path, photo_folder: P
     factor = second.training_notes["sampler"]["noise_factor"]
     assert factor != 1
     same = first.sample(features, 2, spread=factor)
-    torch.testing.assert_close(same, second.sample(features, 2), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(same, second.sample(features, 2), atol=1e-5, rtol=1e-4)
     run(_sampler_config(photo_folder, tmp_path / "third", tmp_path / "first", steps=1, sampler=False))
     assert not Inverter.load(tmp_path / "third").can_sample  # its encoder has changed
     assert json.loads((tmp_path / "third" / "config.json").read_text())["sampler"] is None

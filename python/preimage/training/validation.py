@@ -79,7 +79,7 @@ def with_scaled_noise(state: TrainState, dataset: Dataset) -> tuple[Inverter, fl
                 yield features[rows].to(state.device), target.float() / 255
 
     with state.mixed_precision():
-        factor = noise_factor(state.average, batches)
+        factor = round(noise_factor(state.average, batches), 4)  # the number that is written with the inverter
     inverter = copy.deepcopy(state.average)
     assert inverter.sampler is not None
     inverter.sampler.scale_noise(factor)
@@ -155,6 +155,6 @@ def save_inverter(
     if state.encoder is not None:
         notes["finetuned_from"] = dataset.spec.parameters.get("weights")
     if noise is not None:
-        notes["noise_factor"] = round(noise, 4)
+        notes["noise_factor"] = noise
     inverter.training_notes = {**state.model.training_notes, "sampler": notes} if config.sampler else notes
     inverter.save(folder)
