@@ -1,24 +1,27 @@
-"""Use OpenCV from several threads: one thread of its own for each call, and no messages."""
+"""Use OpenCV from several threads: one thread of its own for each call, and no messages; resize images."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from typing import Any
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 
 _log: Any = getattr(cv2.utils, "logging", cv2)  # module with getLogLevel and setLogLevel in OpenCV 5 and 4
 _SILENT = 0
 
 
-class _QuietOpenCV:
-    """Context in which OpenCV uses one thread and prints nothing to stderr.
+class _QuietOpenCV(contextlib.ContextDecorator):
+    """Context, or decorator, in which OpenCV uses one thread and prints nothing to stderr.
 
     Both are settings of the process; they are restored when the last thread leaves the context. One thread, because
     callers process many images in parallel; no messages, because every failure becomes an exception.
 
-    All calls that OpenCV may divide among threads belong inside: one that is under way while the number of threads
+    All calls of OpenCV belong inside: one that is under way while the number of threads
     changes can divide by zero, which ends the process.
     """
 
@@ -51,3 +54,10 @@ class _QuietOpenCV:
 
 
 quiet_opencv = _QuietOpenCV()
+
+
+@quiet_opencv
+def resize(image: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Resize an image (H, W, C) or (H, W), with area averaging to shrink and bicubic interpolation to enlarge."""
+    method = cv2.INTER_AREA if height * width < image.shape[0] * image.shape[1] else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from preimage.opencv import quiet_opencv
+
 MASK_SIDE = 64  # the photograph is divided into this many rows and columns for erasing
 KEYPOINT_PARTS = ("all", "descriptors", "coordinates", "positions")
 
@@ -80,6 +82,7 @@ def unpack_mask(digits: str) -> npt.NDArray[np.bool_]:
     return np.unpackbits(np.frombuffer(packed, np.uint8)).astype(bool).reshape(MASK_SIDE, MASK_SIDE)
 
 
+@quiet_opencv
 def erased_cells(
     mask: npt.NDArray[np.bool_], cells: tuple[int, int], margin: tuple[int, int] = (0, 0)
 ) -> npt.NDArray[np.bool_]:

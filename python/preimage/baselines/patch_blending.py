@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from preimage.opencv import quiet_opencv
+
 Pixels = npt.NDArray[np.uint8]
 Array = npt.NDArray[Any]
 
@@ -21,6 +23,7 @@ _MARGIN = 8  # pixels around the image, so that clones do not end at its border
 _SMOOTHING = 40  # iterations on each level of the harmonic interpolation
 
 
+@quiet_opencv
 def cut_patches(image: Pixels, x: Array, y: Array, scale: Array, angle: Array, side: int) -> Pixels:
     """Return the surroundings of keypoints, rotated upright and resized.
 
@@ -88,6 +91,7 @@ class Canvas:
         """Pixels that patches cover, (H, W)."""
         return self._inside(self._covered)
 
+    @quiet_opencv
     def paste(self, patch: Pixels, x: float, y: float, scale: float, angle: float) -> None:
         """Paste the disc of six scales around the center of a patch.
 
@@ -145,6 +149,7 @@ class Canvas:
         return plane[_MARGIN : _MARGIN + self._size[0], _MARGIN : _MARGIN + self._size[1]]
 
     @staticmethod
+    @quiet_opencv
     def _warped(patch: Pixels, x: float, y: float, scale: float, angle: float, shape: tuple[int, ...]) -> Pixels:
         """Return the patch in an image of a shape, in which the keypoint is at (x, y)."""
         to_patch = cv2.invertAffineTransform(_patch_to_image(x, y, scale, angle, len(patch)))
@@ -160,6 +165,7 @@ class Canvas:
         )
 
 
+@quiet_opencv
 def _cloned(source: Pixels, target: Pixels, mask: npt.NDArray[np.bool_]) -> Pixels:
     """Return the target, with the gradients of the source where the mask, eroded by three pixels, is true."""
     inner = mask.astype(np.uint8) * 255
@@ -172,6 +178,7 @@ def _cloned(source: Pixels, target: Pixels, mask: npt.NDArray[np.bool_]) -> Pixe
     return np.asarray(cv2.seamlessClone(source, target, inner, center, cv2.NORMAL_CLONE), np.uint8)
 
 
+@quiet_opencv
 def _harmonic(image: Array, known: npt.NDArray[np.bool_]) -> Array:
     """Return the image (H, W, 3), float32, with the solution of Laplace's equation where its pixels are not known.
 

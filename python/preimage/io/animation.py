@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preimage.io.atomic import StrPath, atomic_write
+from preimage.opencv import quiet_opencv
 
 Frames = Sequence[npt.NDArray[np.uint8]]
 
@@ -20,6 +21,7 @@ _GIF_OPTIONS = (cv2.IMWRITE_GIF_QUALITY, 8, cv2.IMWRITE_GIF_DITHER, 3)
 _OPTIONS = {".gif": _GIF_OPTIONS, ".webp": (cv2.IMWRITE_WEBP_QUALITY, _WEBP_QUALITY)}
 
 
+@quiet_opencv
 def encode_animation(frames: Frames, milliseconds: int | Sequence[int], suffix: str = ".gif") -> bytes:
     """Encode an animation that repeats without end.
 

@@ -14,7 +14,7 @@ from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath, atomic_write
 from preimage.io.headers import ImageHeader, check_complete, read_header
 from preimage.io.image_source import ImageSource
-from preimage.opencv import quiet_opencv
+from preimage.opencv import quiet_opencv, resize
 
 if TYPE_CHECKING:
     import torch
@@ -154,10 +154,10 @@ def _to_rgb(samples: NDArray[Any], header: ImageHeader) -> Image:
     return _TO_8_BIT[color] if top == 65535 else color
 
 
+@quiet_opencv
 def _converted(samples: NDArray[Any], conversion: int) -> NDArray[Any]:
     # Indexing in NumPy would take as long as the decoding of a JPEG.
-    with quiet_opencv:
-        return np.asarray(cv2.cvtColor(samples, conversion))
+    return np.asarray(cv2.cvtColor(samples, conversion))
 
 
 def _over_white(color: NDArray[Any], alpha: NDArray[Any], *, multiplied: bool) -> NDArray[Any]:
@@ -223,11 +223,7 @@ def resize_and_center_crop(image: Image, size: int | None) -> Image:
     top, left = (height - side) // 2, (width - side) // 2
     # Resizing first would enlarge an image of 1 × 1,000,000 pixels to 256 × 256,000,000.
     square = np.ascontiguousarray(image[top : top + side, left : left + side])
-    if side == size:
-        return square
-    with quiet_opencv:
-        interpolation = cv2.INTER_AREA if size < side else cv2.INTER_CUBIC
-        return np.asarray(cv2.resize(square, (size, size), interpolation=interpolation), np.uint8)
+    return square if side == size else resize(square, size, size)
 
 
 def write_png(path: StrPath, image: Image) -> None:

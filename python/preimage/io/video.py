@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preimage.io.atomic import StrPath, atomic_write
+from preimage.opencv import quiet_opencv
 
 Frame = npt.NDArray[np.uint8]
 
@@ -50,6 +51,7 @@ def write_mp4(path: StrPath, frames: Iterable[Frame], fps: float) -> int:
     return count
 
 
+@quiet_opencv
 def count_frames(path: StrPath) -> int:
     """Return the number of frames of a video that can be decoded; 0 for a file that is not a video."""
     video = cv2.VideoCapture(str(path))
@@ -69,13 +71,15 @@ def _encode(path: Path, frames: Iterable[Frame], fps: float) -> int:
             if writer is None:
                 shape = frame.shape
                 height, width = (side + side % 2 for side in shape[:2])
-                writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*_CODEC), fps, (width, height))
+                with quiet_opencv:
+                    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*_CODEC), fps, (width, height))
                 if not writer.isOpened():
                     raise CodecMissingError(f"this build of OpenCV cannot write MP4 ({_CODEC})")
             if frame.shape != shape:
                 raise ValueError(f"frames must be of one size, got {frame.shape} for frame {count} after {shape}")
             even = np.pad(frame, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
-            writer.write(np.ascontiguousarray(even[:, :, ::-1]))  # OpenCV encodes BGR
+            with quiet_opencv:
+                writer.write(np.ascontiguousarray(even[:, :, ::-1]))  # OpenCV encodes BGR
             count += 1
     finally:
         if writer is not None:

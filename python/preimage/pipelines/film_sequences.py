@@ -20,6 +20,7 @@ from preimage.io.arrays import is_array_file, read_array_file
 from preimage.io.arrays.formats import HDF5_SUFFIXES
 from preimage.io.arrays.hdf5_stack import read_hdf5_stack
 from preimage.io.feature_file import shape_problem
+from preimage.opencv import resize
 from preimage.pipelines.image_loading import Images, Pixels, as_listing, as_pixels, check_unit_range, read, usable
 from preimage.store import FeatureStore
 
@@ -215,14 +216,11 @@ def fitted(image: Pixels, inverter: Inverter, height: int, width: int) -> Pixels
         square = resize_and_center_crop(image, region.image_size)
         target = region.of(torch.from_numpy(square).permute(2, 0, 1)[None].contiguous())
         return as_pixels(target[0].float() / 255)
-    import cv2
-
     if image.shape[:2] == (height, width):
         return image
     if image.shape[0] * width != image.shape[1] * height:
         image = _cropped(image, height / width)
-    method = cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
+    return resize(image, height, width)
 
 
 def _cropped(image: Pixels, aspect: float) -> Pixels:

@@ -15,6 +15,7 @@ import numpy as np
 
 from preimage.io import ImageSource, decode_image
 from preimage.io.images import simple_jpeg_size
+from preimage.opencv import quiet_opencv
 from preimage.ops._images import cpu_threads
 from preimage.optional import import_optional
 from preimage.pipelines.image_loading import AHEAD_BYTES, Loaded, Pixels, in_budget, in_windows, loaded, read
@@ -63,7 +64,8 @@ class JpegDecoder:
             apply_exif_orientation=False, color_spec=codec.ColorSpec.SRGB, sample_format=codec.SampleFormat.I_RGB
         )
         self._lock = threading.Lock()  # a decoder runs one batch at a time
-        done, trial = cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))
+        with quiet_opencv:
+            done, trial = cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))
         assert done
         if self([trial.tobytes()])[0] is None:
             raise ImportError(

@@ -12,6 +12,7 @@ import numpy as np
 from preimage.facts import fact_label, fact_text
 from preimage.inverters.hub import CARDS
 from preimage.inverters.pretrained import model_card
+from preimage.opencv import quiet_opencv
 from preimage.pipelines.image_loading import Pixels
 from preimage.reports.sources import InverterSource
 from preimage.training.display import METRICS, read_metrics
@@ -113,6 +114,7 @@ def _averaged(values: list[float]) -> list[float]:
     return [float(part.mean()) for part in np.array_split(np.array(values), _MOST_POINTS)]
 
 
+@quiet_opencv
 def plot(drawn: Pixels, alt: str) -> Figure:
     """Return a plot as a PNG, which is smaller than JPEG for drawings, and sharp."""
     done, data = cv2.imencode(".png", np.ascontiguousarray(drawn[:, :, ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 9])

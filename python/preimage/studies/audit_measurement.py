@@ -12,6 +12,7 @@ import torch
 
 from preimage.keypoints import Keypoints
 from preimage.metrics import NormalizedError, Originals
+from preimage.opencv import quiet_opencv
 from preimage.ops.sift import sift as detect
 from preimage.pipelines.evaluate import Scores
 from preimage.pipelines.image_loading import Pixels, as_pixels
@@ -266,6 +267,7 @@ class Retrieval:
         assert isinstance(self._items, torch.Tensor)
         return neighbor_overlap(self._items, changed, self._neighbors)
 
+    @quiet_opencv
     def _view(self, image: Pixels) -> Pixels:
         height, width = image.shape[1:]
         turned = cv2.warpAffine(

@@ -7,10 +7,10 @@ import threading
 import time
 from contextlib import closing
 
-import cv2
 import numpy as np
 import torch
 
+from preimage.opencv import resize
 from preimage.ops._images import cpu_threads
 from preimage.ops.crop_resize import crop_resize
 from preimage.pipelines.image_loading import Pixels
@@ -84,7 +84,7 @@ class ImageStore:
         height, width = image.shape[:2]
         rows, columns = self._shrunk(height, width)
         if (rows, columns) != (height, width):
-            image = np.asarray(cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
+            image = resize(image, rows, columns)
         return np.ascontiguousarray(image), (height, width)
 
     def _shrunk(self, height: int, width: int) -> tuple[int, int]:

@@ -6,13 +6,12 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from preimage.io import resize_and_center_crop
-from preimage.opencv import quiet_opencv
+from preimage.opencv import resize
 from preimage.pipelines.image_loading import Pixels
 from preimage.training.images import ImageSet
 
@@ -141,11 +140,7 @@ def random_square(shape: tuple[int, int], min_area: float, random: np.random.Gen
 def cut_square(image: Pixels, top: int, left: int, side: int, size: int) -> Pixels:
     """Return a square of an image (H, W, 3) uint8, resized to (size, size, 3)."""
     crop = image[top : top + side, left : left + side]
-    if side != size:
-        interpolation = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-        with quiet_opencv:
-            crop = np.asarray(cv2.resize(crop, (size, size), interpolation=interpolation), np.uint8)
-    return crop
+    return crop if side == size else resize(crop, size, size)
 
 
 def cut_crops(images: Sequence[Pixels], crops: Crops, size: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from preimage.opencv import quiet_opencv
 from preimage.viz.sheets import INK, QUIET_INK, RgbImage, as_rgb, write
 
 TITLE = "Determined and guessed"
@@ -20,6 +21,7 @@ _DETAIL = 0.5  # contrast of the image's details in the map
 _COARSEST = 1 / 96  # of the longer side: larger parts of the image do not show, their brightness would be misread
 
 
+@quiet_opencv
 def draw_deviation(image: npt.NDArray[Any], deviation: npt.NDArray[np.floating[Any]]) -> RgbImage:
     """Draw deviations in color, with the edges of the image.
 
@@ -69,6 +71,7 @@ def draw_scale(width: int, tile: int = 256) -> RgbImage:
     return strip
 
 
+@quiet_opencv
 def _colors(fraction: npt.NDArray[np.floating[Any]]) -> RgbImage:
     """Return the color of each fraction (H, W), of which those above 1 are like 1."""
     levels = np.rint(np.nan_to_num(fraction.clip(0, 1)) * 255).astype(np.uint8)

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from preimage.opencv import quiet_opencv
 from preimage.viz.html_style import SCRIPT, STYLE
 from preimage.viz.markdown import markdown_html
 from preimage.viz.sheets import as_rgb
@@ -291,6 +292,7 @@ def _table(table: Table) -> str:
     )
 
 
+@quiet_opencv
 def _as_jpeg(image: Array, quality: int) -> EncodedImage:
     pixels = np.ascontiguousarray(as_rgb(image)[:, :, ::-1])  # OpenCV encodes BGR
     done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])

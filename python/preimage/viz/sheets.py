@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from preimage.opencv import quiet_opencv, resize
+
 Array = npt.NDArray[Any]
 RgbImage = npt.NDArray[np.uint8]
 
@@ -47,11 +49,8 @@ def fit_into(image: RgbImage, tile: int) -> RgbImage:
     """Resize an image so that its longer side is `tile` pixels."""
     height, width = image.shape[:2]
     factor = tile / max(height, width)
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    if size == (width, height):
-        return image
-    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    return image if size == (height, width) else resize(image, *size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +77,7 @@ def write(page: RgbImage, text: str, left: int, baseline: int, size: int, ink: t
     spot[:] = np.rint(blend).astype(np.uint8)
 
 
+@quiet_opencv
 def _line(text: str, size: int) -> _Line:
     """Render the coverage of a line of text, large and then reduced: OpenCV's small letters are ragged."""
     if not text:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from preimage.opencv import quiet_opencv
 from preimage.viz.glyphs.lbp import direction_color
 
 Array = npt.NDArray[Any]
@@ -21,6 +22,7 @@ _SHADES = 4
 _LEAST = 0.2  # arms shorter than this fraction of the longest are omitted, so that the main directions stand out
 
 
+@quiet_opencv
 def sift_glyphs(features: Array, tile: int = 320, *, glyph_pixels: int = 24) -> npt.NDArray[np.uint8]:
     """Draw every k-th descriptor in both directions, so that each is legible.
 
@@ -67,6 +69,7 @@ def _squares(rows: int, columns: int, side: int) -> npt.NDArray[np.uint8]:
     return canvas
 
 
+@quiet_opencv
 def _draw_stars(canvas: npt.NDArray[np.uint8], values: Array, side: int) -> None:
     """Draw arms whose length and brightness are the values (biny, binx, t, rows, columns)."""
     _, _, _, rows, columns = values.shape

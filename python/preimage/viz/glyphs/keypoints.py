@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preimage.keypoints import COLORS, GRID_CHANNELS, Keypoints
+from preimage.opencv import quiet_opencv
 from preimage.viz.glyphs.lbp import direction_color
 from preimage.viz.sheets import as_rgb
 
@@ -26,6 +27,7 @@ _ROOM = 150  # pixels of the drawing for each keypoint; more keypoints would ove
 _DIMMED = 0.6  # brightness of the image in the background
 
 
+@quiet_opencv
 def sift_keypoints(
     x: Array,
     y: Array,
@@ -106,6 +108,7 @@ def keypoint_grid(features: Array, cell_size: int, *, image: Array | None = None
     return sift_keypoints(found.x, found.y, scale, found.angle, size, image=image, tile=tile)
 
 
+@quiet_opencv
 def _background(image: Array | None, size: tuple[int, int]) -> RgbImage:
     """Return the image in gray and darkened, or a dark background, of (W, H) pixels."""
     if image is None:
@@ -115,6 +118,7 @@ def _background(image: Array | None, size: tuple[int, int]) -> RgbImage:
     return np.repeat(np.rint(large).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
+@quiet_opencv
 def _draw(canvas: RgbImage, keypoints: Array, factor: float) -> None:
     """Draw circles with hands for keypoints (4, N), in order and enlarged by `factor`."""
     one = 1 << _FRACTION_BITS
