@@ -314,7 +314,7 @@ def test_other_files_are_distinguished(tmp_path):
         FeatureStore(path)
     for data in (b"", b"hello", bytes(100), b"\x93NUMPY" + bytes(200)):
         path.write_bytes(data)
-        with pytest.raises(FileFormatError, match="feature file"):
+        with pytest.raises(FileFormatError, match="feature store"):
             FeatureStore(path)
     with pytest.raises(FileNotFoundError):
         FeatureStore(tmp_path / "absent")

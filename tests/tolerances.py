@@ -85,29 +85,29 @@ DENSE_SIFT_DIRECTION = 1e-3
 # Sparse SIFT against VLFeat: pixels, and the share of the scale; the scale space is VLFeat's to the bit. Angles come
 # from a histogram summed in float32 instead of double: 4e-4 measured where three bins are nearly equal. Descriptors lie
 # in [0, 1]; they follow the angle (2e-4 measured; 2e-5 nearly everywhere).
-SPARSE_SIFT_PLACE = 1e-5
-SPARSE_SIFT_ANGLE = 1e-3
-SPARSE_SIFT = 1e-3
-SPARSE_SIFT_MEDIAN = 1e-5
+SIFT_PLACE = 1e-5
+SIFT_ANGLE = 1e-3
+SIFT = 1e-3
+SIFT_MEDIAN = 1e-5
 
 # cyvlfeat's scale: descriptors are 512 times those with unit norm, and at most 255. VLFeat's roots and running sums of
 # three spatial bins differ like those of four.
-CYVLFEAT = {"dsift": 512 * 1e-5, "fast": 512 * DENSE_SIFT_FLAT, "sift": 512 * SPARSE_SIFT}
+CYVLFEAT = {"dsift": 512 * 1e-5, "fast": 512 * DENSE_SIFT_FLAT, "sift": 512 * SIFT}
 
 # Norms on the scale of images in [0, 255].
 CYVLFEAT_NORMS = 255 * 1e-5
 
 # Euclidean lengths of descriptors, by variant.
-SPARSE_SIFT_LENGTH = {"vlfeat": 1e-4, "opencv": 1e-5}
+SIFT_LENGTH = {"vlfeat": 1e-4, "opencv": 1e-5}
 
 # Descriptors of a mirrored image, whose keypoints lie a little elsewhere: the sums are in another order.
-SPARSE_SIFT_SYMMETRY = 1e-2
+SIFT_SYMMETRY = 1e-2
 
 # The kernel against the definition in double precision, which smooths otherwise in the last bits: places and angles of
 # those found by both, and the share that is. Descriptors as above.
-SPARSE_SIFT_PRECISION = 1e-2
-SPARSE_SIFT_FOUND = 0.99
-SPARSE_SIFT_RESPONSE = 1e-6
+SIFT_PRECISION = 1e-2
+SIFT_FOUND = 0.99
+SIFT_RESPONSE = 1e-6
 
 # The grid's sines, cosines and logarithms against torch's: an ulp or two of 5.
 SIFT_GRID = 1e-6

@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from preimage.pipelines.reconstruct import Reconstructor as Reconstructor
     from preimage.pipelines.sheet import sheet as sheet
     from preimage.pipelines.verify import verify as verify
+    from preimage.pipelines.weights import convert_weights as convert_weights
+    from preimage.pipelines.weights import import_weights as import_weights
     from preimage.reports.report import report as report
     from preimage.representations import Representation as Representation
     from preimage.representations import create_representation as create_representation
@@ -107,6 +109,7 @@ _LAZY_NAMES = {
     "audit": "preimage.studies.audit",
     "compare": "preimage.studies.compare",
     "convert": "preimage.pipelines.convert",
+    "convert_weights": "preimage.pipelines.weights",
     "create_representation": "preimage.representations",
     "demo": "preimage.pipelines.demo",
     "dense_sift": "preimage.ops.dense_sift",
@@ -119,6 +122,7 @@ _LAZY_NAMES = {
     "extract": "preimage.pipelines.extract",
     "film": "preimage.pipelines.film",
     "hog": "preimage.ops.hog",
+    "import_weights": "preimage.pipelines.weights",
     "info": "preimage.inspection",
     "invert": "preimage.pipelines.invert",
     "layers": "preimage.pipelines.layers",

@@ -18,7 +18,7 @@ def info(path: str | PathLike[str], *, keypoint_format: str | None = None) -> di
     """Describe a file or folder.
 
     Args:
-        path: Feature store, feature file, arrays, keypoint file, weights, file of a baseline, a training run's folder,
+        path: Feature store, file of arrays, keypoint file, weights, file of a baseline, a training run's folder,
             or the folder or name of an inverter, also one on the Hugging Face Hub.
         keypoint_format: Format of a keypoint file, see `preimage.read_keypoints`; ``None`` recognizes it by the suffix.
 
@@ -66,7 +66,7 @@ def _facts(path: Path) -> dict[str, Any]:
         with safe_open(path, "np") as file:
             kind = (file.metadata() or {}).get("format", "")
     except SafetensorError:
-        kind = ""  # not a safetensors file: the reader of feature files raises the error
+        kind = ""  # not a safetensors file: the reader of feature stores raises the error
     readers = {
         "preimage-checkpoint": _checkpoint,
         "preimage-weights": _weights,
@@ -83,7 +83,7 @@ def _features(path: Path) -> dict[str, Any]:
     sizes = Counter(map(tuple, file.processed_sizes.tolist()))
     return {
         "path": path,
-        "kind": "feature store" if file.index is not None else "feature file",
+        "kind": "feature store",
         "bytes": file.bytes,
         "shards": None if file.index is None else len(file.index.shards),
         "checksum": "valid for keys and sizes; `preimage verify` checks the features",

@@ -53,7 +53,8 @@ class Keypoints:
     def __post_init__(self) -> None:
         kinds = {_kind(getattr(self, name)) for name in (*self._fields(), "offsets")}
         if len(kinds) > 1 or None in kinds:
-            raise TypeError("keypoints must be all NumPy arrays or all torch tensors on the CPU")
+            found = ", ".join(sorted({_described(getattr(self, name)) for name in (*self._fields(), "offsets")}))
+            raise TypeError(f"keypoints must be all NumPy arrays or all torch tensors on the CPU, got {found}")
         if self.colors is not None and _dtype(self.colors) == "uint8":
             as_float = self.colors / np.float32(255) if isinstance(self.x, np.ndarray) else self.colors.float() / 255
             object.__setattr__(self, "colors", as_float)
@@ -63,8 +64,9 @@ class Keypoints:
             shape = (count, *_ROWS[name]) if name in _ROWS else (count,)
             if _dtype(value) != "float32" or value.shape != shape:
                 raise ValueError(f"{name} must be float32 {shape}, got {_dtype(value)} {tuple(value.shape)}")
-        if self.colors is not None and bool(((self.colors < 0) | (self.colors > 1)).any()):
-            raise ValueError("colors must be in [0, 1], or NaN where they are unknown")
+        if self.colors is not None and bool((outside := (self.colors < 0) | (self.colors > 1)).any()):
+            wrong = float(self.colors[outside][0])
+            raise ValueError(f"colors must be in [0, 1], or NaN where they are unknown, got {wrong:g}")
         offsets = self.offsets
         if _dtype(offsets) != "int64" or offsets.ndim != 1 or len(offsets) < 1:
             raise ValueError(f"offsets must be int64 (B + 1,), got {_dtype(offsets)} {tuple(offsets.shape)}")
@@ -209,6 +211,11 @@ def _kind(value: object) -> str | None:
         return "numpy"
     torch = sys.modules.get("torch")  # if torch is not imported, there are no tensors
     return "torch" if torch is not None and isinstance(value, torch.Tensor) and value.is_cpu else None
+
+
+def _described(value: object) -> str:
+    """Return the type of a value for a message, with the device of a tensor."""
+    return type(value).__name__ + (f" on {device}" if (device := getattr(value, "device", None)) is not None else "")
 
 
 def _dtype(value: Any) -> str:

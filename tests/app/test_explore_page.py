@@ -30,15 +30,15 @@ def explorer() -> Explorer:
 
 @pytest.mark.parametrize("inverter", ["hog-compact", "sift-compact"])
 def test_controls_that_are_left_alone_change_nothing(explorer: Explorer, inverter: str) -> None:
-    found = settings_from(explorer.subject(inverter), inverter, _BOARD, "", *_UNCHANGED)
+    found = settings_from(explorer.facts(inverter), inverter, _BOARD, "", *_UNCHANGED)
     assert found == Settings(inverter, "abc", erased="00")
     for board in ("", "{}", json.dumps({"photograph": ""})):
-        assert settings_from(explorer.subject(inverter), inverter, board, "", *_UNCHANGED) is None
+        assert settings_from(explorer.facts(inverter), inverter, board, "", *_UNCHANGED) is None
 
 
 def test_controls_become_settings(explorer: Explorer) -> None:
     values = (25, True, 10, 20, 30, 5, 3, 150, True, 40, "positions only", 7)
-    of_maps = settings_from(explorer.subject("hog-compact"), "hog-compact", _BOARD, "def", *values)
+    of_maps = settings_from(explorer.facts("hog-compact"), "hog-compact", _BOARD, "def", *values)
     assert of_maps == Settings(
         "hog-compact",
         "abc",
@@ -49,11 +49,11 @@ def test_controls_become_settings(explorer: Explorer) -> None:
         seed=7,
         erased="00",
     )
-    of_keypoints = settings_from(explorer.subject("sift-compact"), "sift-compact", _BOARD, "def", *values)
+    of_keypoints = settings_from(explorer.facts("sift-compact"), "sift-compact", _BOARD, "def", *values)
     assert of_keypoints is not None
     assert (of_keypoints.perturbation, of_keypoints.kept, of_keypoints.parts) == ("", 40.0, "positions")
     vectors = dataclasses.replace(
-        explorer.subject("hog-compact"), spec=Spec("user", "x", channels=9, stride=None), is_map=False
+        explorer.facts("hog-compact"), spec=Spec("user", "x", channels=9, stride=None), is_map=False
     )
     of_vectors = settings_from(vectors, "mine", _BOARD, "", *values)
     assert of_vectors is not None
@@ -135,8 +135,8 @@ def test_changes_do_not_pile_up(page: Page) -> None:
 
 
 def test_texts_are_escaped(explorer: Explorer) -> None:
-    subject = dataclasses.replace(explorer.subject("hog-compact"), explanation="<img src=x>.", error=None)
-    assert "<img" not in describe(subject)
+    facts = dataclasses.replace(explorer.facts("hog-compact"), explanation="<img src=x>.", error=None)
+    assert "<img" not in describe(facts)
     assert problem(FileFormatError("a\n<b>.png", "is\tbad")) == "a <b>.png: is bad", "shown as text"
     pixels = np.zeros((4, 4, 3), np.uint8)
     assert samples_html([pixels] * 8, pixels).count(data_url(pixels)) == SHOWN_SAMPLES + 1

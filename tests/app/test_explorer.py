@@ -67,11 +67,11 @@ def test_features_and_reconstruction_are_those_of_the_library(
     assert view.psnr == pytest.approx(-10 * np.log10(np.square(difference).mean()), abs=1e-3)
     assert view.ssim is not None and 0 < view.ssim < 1
     assert view.drawing is not None and view.drawing.dtype == np.uint8 and view.drawing.std() > 5
-    subject = explorer.subject(name)
-    assert (subject.side, subject.is_map, subject.spec) == (_SIZE, True, reconstructor.inverter.spec)
-    assert subject.has_keypoints == (name == "sift-compact")
-    assert subject.explanation.endswith(".")
-    assert subject.error is not None and 0.2 < subject.error < 0.6
+    facts = explorer.facts(name)
+    assert (facts.side, facts.is_map, facts.spec) == (_SIZE, True, reconstructor.inverter.spec)
+    assert facts.has_keypoints == (name == "sift-compact")
+    assert facts.explanation.endswith(".")
+    assert facts.error is not None and 0.2 < facts.error < 0.6
 
 
 def test_perturbations_are_those_of_the_studies(explorer: Explorer, pair: tuple[str, str]) -> None:
@@ -105,7 +105,7 @@ def test_a_path_between_two_photographs(explorer: Explorer, pair: tuple[str, str
     first, last = (explorer.show(Settings("hog-compact", key)) for key in pair)
     for spherical in (False, True):
         middle = explorer.show(Settings("hog-compact", pair[0], other=pair[1], position=0.25, spherical=spherical))
-        spec = explorer.subject("hog-compact").spec
+        spec = explorer.facts("hog-compact").spec
         path = feature_path(spec, first.features, last.features, torch.tensor([0.25]), spherical=spherical)
         torch.testing.assert_close(middle.features, path[0])
         assert (middle.psnr, middle.ssim) == (None, None)
@@ -224,7 +224,7 @@ def test_odd_notes_of_an_inverter_are_not_its_error(tmp_path: Path) -> None:
     for index, error in enumerate((10**400, float("nan"), "low", -1)):
         inverter.training_notes = {"normalized_error": error}
         folder = inverter.save(tmp_path / str(index))
-        assert Explorer(folder, device="cpu").subject(str(folder)).error is None
+        assert Explorer(folder, device="cpu").facts(str(folder)).error is None
 
 
 def test_vectors_have_neither_drawing_nor_regions(toy_folders: list[Path]) -> None:
@@ -232,7 +232,7 @@ def test_vectors_have_neither_drawing_nor_regions(toy_folders: list[Path]) -> No
     key = explorer.add(encoded("rocket"))
     mask = np.ones((MASK_SIDE, MASK_SIDE), bool)
     view = explorer.show(Settings(explorer.names[0], key, erased=pack_mask(mask), perturbation="top-2"))
-    assert (view.drawing, explorer.subject(explorer.names[0]).is_map) == (None, False)
+    assert (view.drawing, explorer.facts(explorer.names[0]).is_map) == (None, False)
     assert int((view.features != 0).sum()) == 2
 
 

@@ -67,8 +67,7 @@ _PARSED: dict[str, Callable[[str], object]] = {
     "methods": lambda text: tuple(text.split(",")),
     "percentages": lambda text: tuple(_options.parse_numbers(text, "--percentages")),
     "network": lambda texts: texts or (),
-    "perturb": lambda text: tuple(text.split(",")) if text else (),
-    "perturbations": lambda text: tuple(text.split(",")),
+    "perturbations": lambda text: tuple(text.split(",")) if text else (),
 }
 
 

@@ -37,7 +37,7 @@ def check(function: str, options: dict[str, Any], ours: list[np.ndarray], right:
             assert np.abs(drawn.astype(int) - expected).max() <= 1  # a value at the border of two integers
         return
     if function == "sift":
-        assert np.abs(ours[0] - right[0]).max() <= tolerances.SPARSE_SIFT_ANGLE
+        assert np.abs(ours[0] - right[0]).max() <= tolerances.SIFT_ANGLE
     else:
         assert np.array_equal(ours[0][:, :2], right[0][:, :2])
         norms = 1 if function == "dsift" else 1 / 255

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import cv2
@@ -238,3 +239,10 @@ def test_norms_are_no_euclidean_lengths() -> None:
     image, norms = GOLDEN["default.image"], GOLDEN["default.norms"]
     _, found = IMPLEMENTATIONS["reference"](image, norms=True)
     assert np.abs(found[0].numpy() - norms).max() <= tolerances.DENSE_SIFT_NORMS < norms.min() / 10
+
+
+@every_kernel
+@pytest.mark.parametrize(("name_of", "value"), [("step", 2**30), ("window_size", 1e31), ("window_size", 1e-46)])
+def test_values_beyond_the_kernel_are_refused(name: str, name_of: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"{name_of}.*{re.escape(repr(value))}"):
+        KERNELS[name](torch.zeros(16, 16), **{name_of: value})

@@ -73,12 +73,12 @@ def check_against_vlfeat(keypoints: Keypoints, frames: np.ndarray, descriptors: 
     assert len(ours) == len(frames)
     apart, turned = distances(ours, frames)
     assert apart.max(initial=0) <= place
-    assert turned.max(initial=0) <= tolerances.SPARSE_SIFT_ANGLE
+    assert turned.max(initial=0) <= tolerances.SIFT_ANGLE
     left_alone = ~descriptors.any(axis=1)
     assert left_alone.mean() < 0.05 if len(frames) > 20 else True
     difference = np.abs(keypoints.descriptors.numpy() - descriptors)[~left_alone]
-    assert difference.max(initial=0) <= tolerances.SPARSE_SIFT
-    assert np.median(difference.max(axis=1)) <= tolerances.SPARSE_SIFT_MEDIAN if len(difference) else True
+    assert difference.max(initial=0) <= tolerances.SIFT
+    assert np.median(difference.max(axis=1)) <= tolerances.SIFT_MEDIAN if len(difference) else True
 
 
 @every_kernel
@@ -87,7 +87,7 @@ def test_stored_vlfeat(name: str, kernel: str) -> None:
     keypoints = KERNELS[kernel](GOLDEN[f"{name}.image"], **CROPS[name][-1])
     size = max(GOLDEN[f"{name}.image"].shape)
     check_against_vlfeat(
-        keypoints, GOLDEN[f"{name}.frames"], GOLDEN[f"{name}.descriptors"], size * tolerances.SPARSE_SIFT_PLACE
+        keypoints, GOLDEN[f"{name}.frames"], GOLDEN[f"{name}.descriptors"], size * tolerances.SIFT_PLACE
     )
 
 
@@ -99,7 +99,7 @@ def test_live_vlfeat(name: str, case: str) -> None:
     image = gray(name, size)
     keypoints = sift(image, **options)
     assert len(keypoints.x) > 0 or case == "small"
-    check_against_vlfeat(keypoints, *vlfeat.sift(image, **options), max(size) * tolerances.SPARSE_SIFT_PLACE)
+    check_against_vlfeat(keypoints, *vlfeat.sift(image, **options), max(size) * tolerances.SIFT_PLACE)
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS[:3])
@@ -119,14 +119,14 @@ def test_definition_in_double_precision(name: str, size: tuple[int, int], option
     keypoints, defined = sift(image, **options), reference.sift(image, **options)
     frames, others = frames_of(keypoints), torch.stack(defined[:4], dim=1).numpy()
     apart, turned = distances(frames[:, None], others[None])
-    bound = tolerances.SPARSE_SIFT_PRECISION
+    bound = tolerances.SIFT_PRECISION
     first, second = np.nonzero((apart <= bound) & (turned <= bound))
     assert len(frames) > 0
-    assert min(len(set(first.tolist())), len(set(second.tolist()))) >= tolerances.SPARSE_SIFT_FOUND * len(others)
-    assert len(frames) <= len(others) / tolerances.SPARSE_SIFT_FOUND
+    assert min(len(set(first.tolist())), len(set(second.tolist()))) >= tolerances.SIFT_FOUND * len(others)
+    assert len(frames) <= len(others) / tolerances.SIFT_FOUND
     difference = keypoints.descriptors[first] - defined.descriptors[second]
-    assert difference.abs().max() <= tolerances.SPARSE_SIFT
-    assert (keypoints.response[first] - defined.response[second]).abs().max() <= tolerances.SPARSE_SIFT_RESPONSE
+    assert difference.abs().max() <= tolerances.SIFT
+    assert (keypoints.response[first] - defined.response[second]).abs().max() <= tolerances.SIFT_RESPONSE
 
 
 def test_definition_of_a_batch_in_color() -> None:
@@ -134,8 +134,8 @@ def test_definition_of_a_batch_in_color() -> None:
     batch = np.stack([images, np.full_like(images, 7), images[:, ::-1]])
     defined, keypoints = reference.sift(batch), sift(batch)
     assert torch.equal(defined.offsets, keypoints.offsets)
-    assert (defined.x - keypoints.x).abs().max() <= tolerances.SPARSE_SIFT_PRECISION
-    assert (defined.descriptors - keypoints.descriptors).abs().max() <= tolerances.SPARSE_SIFT
+    assert (defined.x - keypoints.x).abs().max() <= tolerances.SIFT_PRECISION
+    assert (defined.descriptors - keypoints.descriptors).abs().max() <= tolerances.SIFT
 
 
 @every_kernel
@@ -153,7 +153,7 @@ def test_the_convention_holds() -> None:
     keypoints = sift(skimage.data.chelsea().transpose(2, 0, 1))
     assert len(keypoints.x) > 400
     assert (keypoints.descriptors >= 0).all()
-    assert (keypoints.descriptors.norm(dim=1) - 1).abs().max() < tolerances.SPARSE_SIFT_LENGTH["vlfeat"]
+    assert (keypoints.descriptors.norm(dim=1) - 1).abs().max() < tolerances.SIFT_LENGTH["vlfeat"]
     assert ((keypoints.angle >= 0) & (keypoints.angle < 2 * math.pi)).all()
     assert ((keypoints.x >= 0) & (keypoints.x <= 450) & (keypoints.y >= 0) & (keypoints.y <= 299)).all()
     assert (keypoints.scale > 1.5).all() and (keypoints.response > 0).all()
@@ -189,7 +189,7 @@ def test_a_mirrored_image_has_the_mirrored_keypoints(side: int) -> None:
         first, second = np.nonzero((apart < 1e-2) & (turned < 1e-2))
         matched += len(set(first.tolist()))
         difference = np.abs(ours.descriptors[first].numpy() - theirs.descriptors[second].numpy())
-        assert difference.max(initial=0) <= tolerances.SPARSE_SIFT_SYMMETRY
+        assert difference.max(initial=0) <= tolerances.SIFT_SYMMETRY
     assert len(keypoints.x) > 200
     assert matched >= 0.97 * len(keypoints.x)
 
@@ -233,7 +233,7 @@ def test_opencv_is_in_the_convention_and_in_order() -> None:
     keypoints = sift(skimage.data.coffee().transpose(2, 0, 1), variant="opencv")
     assert len(keypoints.x) > 400
     assert (keypoints.descriptors >= 0).all()
-    assert (keypoints.descriptors.norm(dim=1) - 1).abs().max() < tolerances.SPARSE_SIFT_LENGTH["opencv"]
+    assert (keypoints.descriptors.norm(dim=1) - 1).abs().max() < tolerances.SIFT_LENGTH["opencv"]
     assert ((keypoints.angle >= 0) & (keypoints.angle < 2 * math.pi)).all()
     octave = torch.floor((keypoints.scale / 0.8).log2() - 0.2)
     assert (octave.diff() < -0.5).float().mean() < 0.05  # a few lie beyond their octave's middle levels

@@ -48,10 +48,10 @@ def test_definition_in_double_precision() -> None:
     found = vlfeat_sift(IMAGE, octaves=2, **OTHERS)
     defined = reference.sift(IMAGE, count=2, **OTHERS)
     others = torch.stack(defined[:4], dim=1).numpy()
-    pairs = np.abs(frames_of(found)[:, None] - others[None]).max(axis=2) <= tolerances.SPARSE_SIFT_PRECISION
+    pairs = np.abs(frames_of(found)[:, None] - others[None]).max(axis=2) <= tolerances.SIFT_PRECISION
     first, second = np.nonzero(pairs)
-    assert len(set(first)) >= tolerances.SPARSE_SIFT_FOUND * len(others) > 20
-    assert np.abs(found.descriptors[first] - defined.descriptors.numpy()[second]).max() <= tolerances.SPARSE_SIFT
+    assert len(set(first)) >= tolerances.SIFT_FOUND * len(others) > 20
+    assert np.abs(found.descriptors[first] - defined.descriptors.numpy()[second]).max() <= tolerances.SIFT
     zeros = ~found.descriptors.any(axis=1)
     assert 0 < zeros.sum() < len(zeros)
 
@@ -72,7 +72,7 @@ def test_detected_frames_describe_themselves() -> None:
     order = [int(np.flatnonzero((frames_of(found) == frame).all(axis=1))[0]) for frame in frames_of(again)]
     assert sorted(order) == list(range(len(found.x)))
     # Not to the bit: detected angles are rounded to float32 after their descriptors are computed.
-    same = np.abs(again.descriptors - found.descriptors[order]).max(axis=1) <= tolerances.SPARSE_SIFT_PRECISION
+    same = np.abs(again.descriptors - found.descriptors[order]).max(axis=1) <= tolerances.SIFT_PRECISION
     assert same.mean() > 0.8
     oriented = vlfeat_sift(IMAGE, frames=frames_of(found)[:1] * np.float32([1, 1, 1, 0]), orient=True)
     assert found.angle[0] in oriented.angle
@@ -83,7 +83,7 @@ def test_angles_are_modulo_a_turn() -> None:
     frames = np.stack([np.full(5, 60), np.full(5, 61), np.full(5, 3), turns], axis=1).astype(np.float32)
     found = vlfeat_sift(IMAGE, frames=frames)
     assert np.array_equal(found.angle, turns)
-    assert np.abs(found.descriptors - found.descriptors[2]).max() <= tolerances.SPARSE_SIFT
+    assert np.abs(found.descriptors - found.descriptors[2]).max() <= tolerances.SIFT
     assert len({row.tobytes() for row in vlfeat_sift(IMAGE, frames=frames + np.float32([0, 0, 0, 1])).descriptors}) > 1
 
 
@@ -97,7 +97,7 @@ def test_windows_wider_than_a_row() -> None:
         assert found.descriptors.any(axis=1).all()
         if vlfeat.library() is not None:
             _, right = vlfeat.sift(image, frames, **options)
-            assert np.abs(found.descriptors - right).max() <= tolerances.SPARSE_SIFT
+            assert np.abs(found.descriptors - right).max() <= tolerances.SIFT
 
 
 def test_pixels_that_are_not_finite() -> None:

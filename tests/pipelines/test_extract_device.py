@@ -219,7 +219,7 @@ def test_error_of_a_stage_ends_the_extraction(
     assert extract_with_summary(HOG, photo_folder, tmp_path / "f", size=64).resumed == 6
 
 
-def test_sparse_sift_stays_on_the_cpu(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sift_stays_on_the_cpu(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("preimage.inverters.resolve_device", torch.device)
     sift = create_representation("sift")
     summary = extract_with_summary(sift, photo_folder, tmp_path / "f", size=64, device="cuda")

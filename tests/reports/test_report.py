@@ -230,14 +230,14 @@ def test_samples_and_the_map(tiny_sampler: Path, photos: list[Path], tmp_path: P
 
 def test_perturbations_are_measured_as_by_the_study(tiny: Path, photos: list[Path], tmp_path: Path) -> None:
     names = ("dropout-20", "top-5")
-    summary = report(tiny, tmp_path / "a", images=photos[:3], size=SIDE, perturb=names, device="cpu")
+    summary = report(tiny, tmp_path / "a", images=photos[:3], size=SIDE, perturbations=names, device="cpu")
     study = study_perturb(photos[:3], tmp_path / "s", inverter=tiny, perturbations=names, size=SIDE, device="cpu")
     page = _text(summary)
     for score in study.scores:
         cells = f"<td>{score.error:.3f}</td><td>{score.psnr:.1f}</td><td>{score.ssim:.3f}</td>"
         assert f'<th scope="row">{score.perturbation}</th>{cells}' in page
     assert any("top-5, for vectors only" in note for note in summary.notes)
-    none = report(tiny, tmp_path / "b", images=photos[:3], size=SIDE, perturb="top-5", device="cpu")
+    none = report(tiny, tmp_path / "b", images=photos[:3], size=SIDE, perturbations="top-5", device="cpu")
     assert any("top-5, for vectors only" in note for note in none.notes)
     assert not any("none were asked for, and the folder" in note for note in none.notes)
 
@@ -434,7 +434,7 @@ def test_hostile_names_stay_text(tiny: Path, photos: list[Path], tmp_path: Path)
 
 @pytest.mark.usefixtures("plots")
 def test_a_report_is_the_same_every_time(trained: Path, tmp_path: Path) -> None:
-    pages = [_text(report(trained, tmp_path / name, samples=2, perturb="dropout", device="cpu")) for name in "ab"]
+    pages = [_text(report(trained, tmp_path / name, samples=2, perturbations="dropout", device="cpu")) for name in "ab"]
     assert pages[0] == pages[1]
 
 
@@ -452,7 +452,7 @@ def test_bad_images_are_named_or_left_out_and_nothing_is_half_written(
 
 
 def test_without_matplotlib_the_plots_are_left_out(trained: Path, tmp_path: Path) -> None:
-    summary = report(trained, tmp_path, perturb="dropout", device="cpu")
+    summary = report(trained, tmp_path, perturbations="dropout", device="cpu")
     assert sum("left out: plots need matplotlib" in note for note in summary.notes) == 3
     page = _text(summary)
     assert "image/png" not in page
@@ -469,7 +469,7 @@ def test_without_matplotlib_the_plots_are_left_out(trained: Path, tmp_path: Path
         ({"size": 8}, r"size.*11.*8"),
         ({"batch_size": 0}, r"batch_size.*1.*0"),
         ({"device": "gpu"}, "gpu"),
-        ({"perturb": "shake"}, "shake"),
+        ({"perturbations": "shake"}, "shake"),
         ({"images": []}, "no images"),
         ({"sources": []}, "at least one.*none"),
     ],
@@ -518,7 +518,7 @@ def test_other_files_are_refused(tiny: Path, photos: list[Path], tmp_path: Path)
 
 def test_the_command_writes_the_page(run: Run, tiny: Path, photo_folder: Path, tmp_path: Path) -> None:
     arguments = ["report", tiny, "-o", tmp_path / "out", "--images", photo_folder, "--size", SIDE, "--show-count", 3]
-    code, out, _ = run(*arguments, "--perturb", "dropout-10,dropout-20", "--device", "cpu")
+    code, out, _ = run(*arguments, "--perturbations", "dropout-10,dropout-20", "--device", "cpu")
     assert code == 0
     assert re.search(r"tiny: normalized error \d\.\d+ \(.* to .*\)", out)
     assert re.search(r"wrote .*index\.html, .*B", out)

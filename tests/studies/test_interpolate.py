@@ -182,7 +182,7 @@ def test_vectors_and_batch_sizes(photos: list[Path], tmp_path: Path, toy: Repres
     assert ("along an arc" in summaries[0].page.read_text()) == spherical
 
 
-def test_sparse_sift(photos: list[Path], tmp_path: Path) -> None:
+def test_sift(photos: list[Path], tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = UShapedConfig(widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), entry=("c3/2 8",), head=(8, 4))
     inverter = Inverter(Sift(variant="opencv").spec, config)

@@ -39,7 +39,7 @@ _LOADED = 4  # inverters kept
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
+class InverterFacts:
     """Facts about an inverter that do not depend on the photograph.
 
     Attributes:
@@ -135,11 +135,11 @@ class Explorer:
         self.show = recent(self._show)
 
     def check(self) -> None:
-        """Load the inverters that were given, so that an error of theirs is raised now; it is one of `subject`."""
+        """Load the inverters that were given, so that an error of theirs is raised now; it is one of `facts`."""
         for name in self._given:
-            self.subject(name)
+            self.facts(name)
 
-    def subject(self, inverter: str) -> Subject:
+    def facts(self, inverter: str) -> InverterFacts:
         """Describe an inverter.
 
         Raises:
@@ -151,7 +151,7 @@ class Explorer:
         spec, side = reconstructor.inverter.spec, reconstructor.side(self._size_of(reconstructor))
         grid = reconstructor.representation.feature_size(side, side)
         error = reconstructor.inverter.training_notes.get("normalized_error")
-        return Subject(
+        return InverterFacts(
             spec=spec,
             side=side,
             can_sample=reconstructor.inverter.can_sample,
@@ -200,7 +200,7 @@ class Explorer:
         """Return photograph, features and reconstruction.
 
         Raises:
-            ValueError: A setting that does not fit the features; features that are not finite; or any of `subject`.
+            ValueError: A setting that does not fit the features; features that are not finite; or any of `facts`.
             LookupError: A photograph that is not there.
         """
         reconstructor = self._reconstructor(settings.inverter)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
-from preimage.app.explorer import Explorer, Subject, View
+from preimage.app.explorer import Explorer, InverterFacts, View
 from preimage.app.settings import Settings
 from preimage.errors import brief
 from preimage.io import encode_png
@@ -42,11 +42,11 @@ def data_url(image: Pixels, *, photograph: bool = True) -> str:
     return "data:image/png;base64," + base64.b64encode(encode_png(image, photograph=photograph)).decode()
 
 
-def settings_from(subject: Subject, inverter: str, board: str, other: str, *values: Any) -> Settings | None:
+def settings_from(facts: InverterFacts, inverter: str, board: str, other: str, *values: Any) -> Settings | None:
     """Return the settings that the controls describe; ``None`` without a photograph.
 
     Args:
-        subject: The inverter's.
+        facts: The inverter's.
         inverter: Name of the inverter.
         board: Value of the board: JSON with the key of the photograph and the erased regions.
         other: Key of the second photograph; empty for none.
@@ -68,15 +68,15 @@ def settings_from(subject: Subject, inverter: str, board: str, other: str, *valu
         position=float(position) / 100,
         spherical=bool(spherical),
         seed=int(seed),
-        erased=chosen.get("erased", "") if subject.is_map else "",
+        erased=chosen.get("erased", "") if facts.is_map else "",
     )
-    if subject.has_keypoints:
+    if facts.has_keypoints:
         return Settings(**(vars(common) | {"kept": float(kept), "parts": _PARTS[parts]}))
     steps = [
         *([f"noise-{noise:g}"] if noise else []),
         *([f"dropout-{dropout:g}"] if dropout else []),
         *([f"drop-smallest-{smallest:g}"] if smallest else []),
-        *([f"top-{largest:g}"] if largest and not subject.is_map else []),
+        *([f"top-{largest:g}"] if largest and not facts.is_map else []),
         *([f"quantize-{bits:g}"] if bits < FULL_BITS else []),
         *([f"scale-{scale:g}"] if scale != 100 else []),
         *(["binarize"] if binarize else []),
@@ -84,14 +84,14 @@ def settings_from(subject: Subject, inverter: str, board: str, other: str, *valu
     return Settings(**(vars(common) | {"perturbation": "+".join(steps)}))
 
 
-def pictures(view: View, subject: Subject) -> str:
+def pictures(view: View, facts: InverterFacts) -> str:
     """Return what the board shows, as JSON."""
     if view.psnr is None:
         error = "Between two photographs, there is no photograph to compare with."
     else:
         error = f"PSNR {view.psnr:.1f} dB, SSIM {view.ssim:.2f}"
     shape = " × ".join(map(str, view.features.shape))
-    drawing = class_of(subject.spec.representation).drawing or ("strength of each cell" if subject.is_map else "")
+    drawing = class_of(facts.spec.representation).drawing or ("strength of each cell" if facts.is_map else "")
     return json.dumps(
         {
             "message": "",
@@ -103,7 +103,7 @@ def pictures(view: View, subject: Subject) -> str:
                 "features": f"{shape} numbers. " + (f"Drawn: {drawing}." if drawing else "They have no drawing."),
                 "reconstruction": error,
             },
-            "is_map": subject.is_map,
+            "is_map": facts.is_map,
         }
     )
 
@@ -114,11 +114,11 @@ def problem(error: Exception) -> str:
     return " ".join(text.split())[:500] if isinstance(error, _USER_ERRORS) and text.strip() else brief(error)
 
 
-def describe(subject: Subject) -> str:
+def describe(facts: InverterFacts) -> str:
     """Return the sentence below the choice of the inverter, as HTML."""
-    text = subject.explanation[:1].upper() + subject.explanation[1:]
-    if subject.error is not None:
-        text += f" Mean normalized error of the inverter's validation images: {subject.error:.3f}."
+    text = facts.explanation[:1].upper() + facts.explanation[1:]
+    if facts.error is not None:
+        text += f" Mean normalized error of the inverter's validation images: {facts.error:.3f}."
     return f'<p class="pi-note">{html.escape(text)}</p>'
 
 
@@ -182,21 +182,21 @@ class Page:
     def _add_controls(self) -> None:
         gr = self._gradio
         first = self._explorer.names[0]
-        subject = self._explorer.subject(first)
+        facts = self._explorer.facts(first)
         self._inverter = gr.Dropdown(self._explorer.names, value=first, label="Inverter", elem_id="inverter")
-        self._about = gr.HTML(describe(subject), elem_id="about", apply_default_css=False)
+        self._about = gr.HTML(describe(facts), elem_id="about", apply_default_css=False)
         with gr.Accordion("Perturb the features", open=True):
-            with gr.Column(visible=not subject.has_keypoints, elem_id="of-features") as self._of_features:
+            with gr.Column(visible=not facts.has_keypoints, elem_id="of-features") as self._of_features:
                 noise = gr.Slider(0, 200, 0, step=1, label="Noise, % of the deviation", elem_id="noise")
                 dropout = gr.Slider(0, 99, 0, step=1, label="Dropout, % of all", elem_id="dropout")
                 smallest = gr.Slider(0, 99, 0, step=1, label="Drop the smallest, %", elem_id="smallest")
                 largest = gr.Slider(
-                    0, 100, 0, step=1, label="Keep only the largest", visible=not subject.is_map, elem_id="largest"
+                    0, 100, 0, step=1, label="Keep only the largest", visible=not facts.is_map, elem_id="largest"
                 )
                 bits = gr.Slider(1, FULL_BITS, FULL_BITS, step=1, label=f"Bits ({FULL_BITS}: all)", elem_id="bits")
                 scale = gr.Slider(10, 200, 100, step=5, label="Scale, %", elem_id="scale")
                 binarize = gr.Checkbox(False, label="Binarize: keep only the signs", elem_id="binarize")
-            with gr.Column(visible=subject.has_keypoints, elem_id="of-keypoints") as self._of_keypoints:
+            with gr.Column(visible=facts.has_keypoints, elem_id="of-keypoints") as self._of_keypoints:
                 kept = gr.Slider(1, 100, 100, step=1, label="Keypoints kept, %", elem_id="kept")
                 parts = gr.Radio(list(_PARTS), value=next(iter(_PARTS)), label="Kept of each", elem_id="parts")
             seed = gr.Slider(0, 99, 0, step=1, label="Seed", elem_id="seed")
@@ -210,7 +210,7 @@ class Page:
             )
             position = gr.Slider(0, 100, 0, step=1, label="Position, %", elem_id="position")
             spherical = gr.Checkbox(False, label="Along an arc", elem_id="spherical")
-        with gr.Accordion("Samples", open=False, visible=subject.can_sample, elem_id="sampling") as self._sampling:
+        with gr.Accordion("Samples", open=False, visible=facts.can_sample, elem_id="sampling") as self._sampling:
             gr.HTML(
                 '<p class="pi-note">Images that the features allow, drawn at random, and where they differ.</p>',
                 apply_default_css=False,
@@ -253,15 +253,15 @@ class Page:
         """Return the controls that the inverter has."""
         gr = self._gradio
         try:
-            subject = self._explorer.subject(inverter)
+            facts = self._explorer.facts(inverter)
         except Exception as error:
             return [f'<p class="pi-note">{html.escape(problem(error))}</p>', *[gr.skip()] * 4]
         return [
-            describe(subject),
-            gr.update(visible=not subject.has_keypoints),
-            gr.update(visible=subject.has_keypoints),
-            gr.update(visible=not subject.is_map),
-            gr.update(visible=subject.can_sample),
+            describe(facts),
+            gr.update(visible=not facts.has_keypoints),
+            gr.update(visible=facts.has_keypoints),
+            gr.update(visible=not facts.is_map),
+            gr.update(visible=facts.can_sample),
         ]
 
     def _update(self, *values: Any) -> list[Any]:
@@ -280,11 +280,11 @@ class Page:
         """Return the pictures of the board and the HTML below it, or the sentence of an error."""
         gr = self._gradio
         try:
-            subject = self._explorer.subject(values[0])
-            settings = settings_from(subject, *values)
+            facts = self._explorer.facts(values[0])
+            settings = settings_from(facts, *values)
             if settings is None:
                 return [gr.skip(), gr.skip()]
             view = self._explorer.show(settings)
-            return [gr.update(pictures=pictures(view, subject)), below(settings)]
+            return [gr.update(pictures=pictures(view, facts)), below(settings)]
         except Exception as error:  # also of torch, such as too little memory: the page is the only place to say so
             return [gr.update(pictures=json.dumps({"message": problem(error)})), ""]

@@ -80,8 +80,9 @@ class PairedDictionary(Baseline):
         given = (tuple(hog_atoms.shape), tuple(image_atoms.shape))
         if given != wanted or not atoms:
             raise ValueError(f"hog_atoms and image_atoms must have shapes {wanted[0]} and {wanted[1]}, got {given}")
-        if not all(bool(part.isfinite().all()) for part in (hog_atoms, image_atoms)):
-            raise ValueError("hog_atoms and image_atoms must be finite")
+        for name, part in (("hog_atoms", hog_atoms), ("image_atoms", image_atoms)):
+            if not bool(part.isfinite().all()):
+                raise ValueError(f"{name} must be finite, got {int((~part.isfinite()).sum())} non-finite values")
         if not (math.isfinite(level) and math.isfinite(contrast)):
             raise ValueError(f"level and contrast must be finite, got {level} and {contrast}")
         _check_penalty(penalty)
@@ -211,11 +212,11 @@ class PairedDictionary(Baseline):
             FileNotFoundError: The file does not exist.
             ValueError: No such device.
         """
-        place = resolve_device(device)
+        device = resolve_device(device)
         header, tensors = _files.read(path, _files.DICTIONARY, _TENSORS)
         try:
             level, contrast, penalty = (float(header.values[name]) for name in _VALUES)
-            return cls(header.spec, **tensors, level=level, contrast=contrast, penalty=penalty, device=place)
+            return cls(header.spec, **tensors, level=level, contrast=contrast, penalty=penalty, device=device)
         except KeyError as error:
             raise FileFormatError(path, f"lacks {error.args[0]}") from error
         except ValueError as error:

@@ -47,7 +47,7 @@ class Mean(Baseline):
         device: str | torch.device = "auto",
         progress: Progress | None = None,
     ) -> None:
-        place = resolve_device(device)
+        device = resolve_device(device)
         if isinstance(images, torch.Tensor):
             parts: Iterable[torch.Tensor] = [_checked(images)]
             self.count = len(images)
@@ -59,7 +59,7 @@ class Mean(Baseline):
         done = 0
         for batch in parts:
             # Sums of 8-bit values are exact in float64, so the mean does not depend on the batches.
-            part = batch.to(place).sum(dim=0, dtype=torch.float64) / (255 if batch.dtype == torch.uint8 else 1)
+            part = batch.to(device).sum(dim=0, dtype=torch.float64) / (255 if batch.dtype == torch.uint8 else 1)
             total = part if total is None else total + part
             done += len(batch)
             if progress is not None:

@@ -177,10 +177,10 @@ class PatchDatabase(Baseline):
             FileNotFoundError: The file does not exist.
             ValueError: There is no such device.
         """
-        place = resolve_device(device)
+        device = resolve_device(device)
         header, tensors = _files.read(path, _files.PATCHES, _TENSORS)
         try:
-            return cls(header.spec, **tensors, photographs=int(header.values["photographs"]), device=place)
+            return cls(header.spec, **tensors, photographs=int(header.values["photographs"]), device=device)
         except KeyError as error:
             raise FileFormatError(path, f"lacks {error.args[0]}") from error
         except ValueError as error:

@@ -93,7 +93,7 @@ class TrainedInverter(Baseline):
         That is the output region of the inverter, or whole images if it has none.
 
         Args:
-            images: (B, 3, H, W), uint8 or floating in [0, 1], of the size that the inverter's features are of.
+            images: (B, 3, H, W), uint8 or floating in [0, 1], of the size that the inverter was trained with.
 
         Returns:
             (B, 3, H', W') float32 in [0, 1], on the device of the images.

@@ -14,7 +14,7 @@ from preimage.facts import describe_spec
 
 @reporting
 def convert(
-    features: Annotated[Path, typer.Argument(help="Feature store, feature file, or arrays with a spec (.mat, .h5).")],
+    features: Annotated[Path, typer.Argument(help="Feature store, or arrays with a spec (.mat, .h5).")],
     output: Annotated[
         Path,
         typer.Option(

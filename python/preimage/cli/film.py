@@ -16,7 +16,7 @@ def film(
     features: Annotated[
         list[str],
         typer.Argument(
-            metavar="FEATURES...",
+            metavar="FEATURES",
             help="Sequences of features: feature stores whose keys sort in time, or arrays (.npy, .npz, .mat, .h5).",
         ),
     ],
@@ -24,7 +24,7 @@ def film(
     inverter: InverterOption = None,
     images: Annotated[
         list[str] | None,
-        typer.Option(metavar="IMAGES", help="The frames the features are of, whose names sort in time. Repeatable."),
+        typer.Option(metavar="IMAGES", help="Frames of the features, whose names sort in time. Repeatable."),
     ] = None,
     fps: Annotated[float, typer.Option(help="Frames per second of the video.")] = 8.0,
     frames: Annotated[int, typer.Option(help="Maximum number of frames on the strip, evenly spaced.")] = 8,

@@ -37,7 +37,7 @@ def report(
         ),
     ] = None,
     network: Networks = None,
-    perturb: Annotated[
+    perturbations: Annotated[
         str,
         typer.Option(
             metavar="NAMES", help="Perturbations of the features, separated by commas, such as dropout-25,binarize."
@@ -72,7 +72,7 @@ def report(
             images=images or None,
             database=database or None,
             network=networks,
-            perturb=tuple(perturb.split(",")) if perturb else (),
+            perturbations=tuple(perturbations.split(",")) if perturbations else (),
             title=title,
             size=size,
             show_count=show_count,

@@ -57,7 +57,7 @@ def _show(show: Output, described: RepresentationInfo) -> None:
             show.say(f"      {line}")
     show.say("")
     if names := described.channel_names:
-        show.say(f"{len(names)} channels: {'; '.join(names[:2])}; …; {names[-1]}")
+        show.say(f"{len(names)} channels with the defaults: {'; '.join(names[:2])}; …; {names[-1]}")
     # Those of `preimage.inverters.plan.check_preset`; without presets of its own the paper's network fits any features.
     presets = dict.fromkeys((*(described.presets or ("paper",)), "compact", "wide", "auto"))
     show.say(f"Architectures (preimage train --preset): {', '.join(presets)}")

@@ -36,7 +36,7 @@ def color(
         str, typer.Option(metavar="NUMBERS", help="Shifts of the hue in degrees, separated by commas.")
     ] = "0,60,120,180,240,300",
     labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Names of the classes of class scores, one a line.")
+        Path | None, typer.Option(metavar="FILE", help="Names of the classes of class scores, one per line.")
     ] = None,
     show_count: Annotated[int, typer.Option(help="Number of images on the sheet.")] = 4,
     batch_size: BatchSize = 16,

@@ -13,7 +13,7 @@ from preimage.cli._shared import CommandError, Output, plural, reporting
 
 @reporting
 def verify(
-    features: Annotated[list[Path], typer.Argument(metavar="FEATURES", help="Feature stores or feature files.")],
+    features: Annotated[list[Path], typer.Argument(metavar="FEATURES", help="Feature stores (folders or files).")],
     json: Json = False,
 ) -> None:
     """Compare feature stores with their checksums.

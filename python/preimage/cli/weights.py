@@ -17,7 +17,7 @@ weights = typer.Typer(help="Import or convert weights of networks.", no_args_is_
 _FILE = "bvlc_reference_caffenet.caffemodel, bvlc_alexnet.caffemodel, alexnet-owt-7be5be79.pth, or either as .npz."
 _VARIANT = "AlexNet variant: caffenet, bvlc or torchvision. Default: the one stated in FILE."
 _PREPROCESSING = "Preprocessing: caffe-bgr or imagenet-rgb. Default: that of the variant."
-_FOLDER = "Folder for the imported weights. Default: $PREIMAGE_WEIGHTS or the user's cache."
+_OUTPUT = "Folder for the imported weights. Default: $PREIMAGE_WEIGHTS or the user's cache."
 
 
 @weights.command("import", cls=Command)
@@ -26,7 +26,7 @@ def import_(
     file: Annotated[Path, typer.Argument(help=_FILE)],
     variant: Annotated[str | None, typer.Option(metavar="NAME", help=_VARIANT)] = None,
     preprocessing: Annotated[str | None, typer.Option(metavar="NAME", help=_PREPROCESSING)] = None,
-    folder: Annotated[Path | None, typer.Option(help=_FOLDER)] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help=_OUTPUT)] = None,
     json: Json = False,
 ) -> None:
     """Check and install AlexNet weights.
@@ -38,7 +38,7 @@ def import_(
     from preimage.pipelines.weights import import_weights
 
     show = Output(json)
-    summary = import_weights(file, variant=variant, preprocessing=preprocessing, folder=folder)
+    summary = import_weights(file, variant=variant, preprocessing=preprocessing, output=output)
     show.say(f"alexnet {summary.variant} {summary.digest}: {summary.parameters:,} weights, {summary.preprocessing}")
     for note in summary.notes:
         show.say(f"  {note}")

@@ -234,4 +234,4 @@ def why_unsupported(path: StrPath, start: bytes | None = None) -> str:
         start: First bytes of the file; ``None`` reads them.
     """
     what = describe_file(path, start)
-    return f"not a feature file or keypoint file, {f'but {what}' if what else 'or truncated'}; {_SUPPORTED}"
+    return f"not a feature store or keypoint file, {f'but {what}' if what else 'or truncated'}; {_SUPPORTED}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from dataclasses import dataclass
@@ -72,6 +73,10 @@ class ImageSource:
         if self.length is not None and len(data) < self.length:
             raise FileFormatError(self.name, f"truncated: {len(data)} of {self.length} bytes")
         return data
+
+    def sha256(self) -> bytes:
+        """Return the SHA-256 of the encoded bytes; raises the errors of `read`."""
+        return hashlib.sha256(self.read()).digest()
 
 
 def _read_up_to(file: io.FileIO, limit: int) -> bytes:

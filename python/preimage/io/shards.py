@@ -370,14 +370,14 @@ def read_header(file: BinaryIO, size: int) -> Header:
         file.seek(0)
         start = file.read(SIGNATURE_BYTES)
         if describe_signature(start) == "a safetensors file":
-            raise ValueError("not a feature file, or truncated: a safetensors file whose header exceeds the file")
+            raise ValueError("not a feature store, or truncated: a safetensors file whose header exceeds the file")
         raise ValueError(why_unsupported(file.name, start))
     if length > MAX_HEADER_BYTES:
         raise ValueError(f"its header must have at most {MAX_HEADER_BYTES} bytes, got {length}")
     text = opening + file.read(length - 1)
     match = _PREFIX.match(text)
     if match is None:
-        raise ValueError("not a feature file, or damaged: a safetensors file without the format preimage-features")
+        raise ValueError("not a feature store, or damaged: a safetensors file without the format preimage-features")
     return Header(int(match[1]), match[2].decode(), match.start(2), text, 8 + length)
 
 

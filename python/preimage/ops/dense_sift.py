@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -29,6 +28,7 @@ from preimage.ops._output_sizes import Bounds, grid_size
 CHANNELS = 128
 WINDOWS = ("gaussian", "flat")
 DTYPES = ("float32", "float16", "bfloat16", "uint8")
+_MAX_STEP = 2**30  # exclusive limit of the kernel
 
 
 @overload
@@ -130,8 +130,8 @@ def dense_sift(
     name = check_dtype(dtype, DTYPES, images)
     if not isinstance(window_size, (float, int)):  # not `float | int`, here and below: torch 2.6 cannot compile it
         raise TypeError(f"window_size must be a number, got {window_size!r}")
-    if not 0 < window_size < math.inf:
-        raise ValueError(f"window_size must be above 0 bins and finite, got {window_size!r}")
+    if not 1e-20 <= window_size <= 1e20:
+        raise ValueError(f"window_size must be from 1e-20 to 1e20 bins, got {window_size!r}")
     batch = as_batch(images)
     features: Any
     sums: Any
@@ -227,10 +227,13 @@ def check_grid(height: int, width: int, step: int, bin_size: int, bounds: Bounds
 
     Raises:
         TypeError: `step`, `bin_size` or a bound is not an int.
-        ValueError: `step` or `bin_size` is below 1, or the bounds are outside the image or smaller than a descriptor.
+        ValueError: `step` or `bin_size` is below 1, `step` is 2^30 or more, or the bounds are outside the image or
+            smaller than a descriptor.
     """
     check_positive_int("step", step)
     check_positive_int("bin_size", bin_size)
+    if step >= _MAX_STEP:
+        raise ValueError(f"step must be below 2^30 pixels, got {step}")
     if bounds is None:
         top, left, bottom, right = 0, 0, height - 1, width - 1
     else:

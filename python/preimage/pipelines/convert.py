@@ -27,8 +27,8 @@ def convert(
     """Write features in another format, or rewrite those of an earlier version.
 
     Args:
-        features: Feature store, feature file (also of format version 1), or arrays in a ``.mat``, ``.h5`` or ``.hdf5``
-            file that contains their spec.
+        features: Feature store (folder or file, also of format version 1), or arrays in a ``.mat``, ``.h5`` or
+            ``.hdf5`` file that contains their spec.
         output: File with suffix ``.safetensors`` (a single-file store) or ``.npy``, ``.npz``, ``.mat``, ``.h5`` or
             ``.hdf5`` (arrays), which replaces an earlier file; otherwise the folder of a new store.
         dtype: Data type of the output, ``"float32"`` or ``"float16"``; ``None`` keeps float16 if the format supports

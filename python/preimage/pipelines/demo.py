@@ -38,7 +38,7 @@ class DemoResult:
 
     Attributes:
         spec: Spec of the features.
-        features: Feature file from which the photographs were reconstructed.
+        features: Feature store from which the photographs were reconstructed.
         shape: (C, h, w) or (C,) of the features of a photograph.
         reconstructions: Folder of the reconstructions, a PNG for each photograph.
         inverter: Name or folder of the inverter.

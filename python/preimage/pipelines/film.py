@@ -223,4 +223,4 @@ def _inverter(features: Any, inverter: InverterChoice) -> tuple[Any, str]:
 
         if not is_array_file(first):
             return fitting_inverter(None, FeatureStore(first).spec, os.fspath(first))
-    raise ValueError("inverter must be given for tensors and plain arrays, which do not say what they are features of")
+    raise ValueError("inverter must be given for tensors and plain arrays, which do not contain their spec")

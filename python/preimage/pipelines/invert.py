@@ -1,4 +1,4 @@
-"""Invert feature files and keypoint files, and write the images to folders."""
+"""Invert features and keypoints in files, and write the images to folders."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def invert(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> InvertSummary:
-    """Reconstruct each image of a feature file or keypoint file as ``OUTPUT/<key>.png``.
+    """Reconstruct each image of a feature store or keypoint file as ``OUTPUT/<key>.png``.
 
     With `samples`, further images that the features allow are written beside it, as ``<key>.sample-1.png``,
     ``<key>.sample-2.png``, ... From two samples on, ``<key>.deviation.png`` is their standard deviation in each pixel
@@ -86,7 +86,7 @@ def invert(
     the image there, and white for 0.5 and more, where 1 is the range from black to white.
 
     Args:
-        features: Feature store or feature file; arrays in an ``.npy``, ``.npz``, ``.mat``, ``.h5`` or ``.hdf5`` file;
+        features: Feature store (folder or file); arrays in an ``.npy``, ``.npz``, ``.mat``, ``.h5`` or ``.hdf5`` file;
             or SIFT keypoints in a format of `preimage.read_keypoints`.
         output: Folder for the images, created if needed; images of the same names are replaced.
         inverter: Inverter, its folder, or the name of a pretrained one; ``None`` is the pretrained inverter with the

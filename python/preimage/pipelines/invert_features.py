@@ -1,4 +1,4 @@
-"""Invert feature files."""
+"""Invert feature stores and arrays of features."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def open_features(
     inverter: Inverter | None = None,
     variables: Sequence[str] | None = None,
 ) -> FeatureFile:
-    """Open a feature file or plain arrays.
+    """Open a feature store or plain arrays.
 
     Args:
-        path: Feature store, feature file, or arrays.
+        path: Feature store, or file of arrays.
         spec: Spec of plain arrays; for other files it must equal their spec.
         convention: Axis convention of plain arrays.
         inverter: Inverter whose spec is used for plain arrays without one, see `invert`.
@@ -36,7 +36,7 @@ def open_features(
 
     Raises:
         ValueError: Plain arrays without a spec or convention, a spec or convention other than the file's, or a
-            convention for a feature file.
+            convention for a feature store.
         FileFormatError: The file is damaged or of another format.
         ImportError: HDF5 without h5py, or ``.mat`` without SciPy.
     """
@@ -49,7 +49,7 @@ def open_features(
     if variables is not None:
         raise ValueError(f"{os.fspath(path)}: variables apply to MATLAB files only")
     if convention is not None:
-        raise ValueError(f"{os.fspath(path)}: convention applies to plain arrays only, not to a feature file")
+        raise ValueError(f"{os.fspath(path)}: convention applies to plain arrays only, not to a feature store")
     file = FeatureStore(path)
     if spec is not None and (differences := file.spec.differences(spec)):
         raise ValueError(f"{os.fspath(path)} contains other features (file != spec): {'; '.join(differences)}")
@@ -67,7 +67,7 @@ def _implies_spec(inverter: Inverter) -> bool:
 def invert_features(
     file: FeatureFile, ranges: Sequence[range], reconstructor: Reconstructor, inversion: Inversion
 ) -> None:
-    """Invert the images of a feature file whose indices are in some ranges, see `index_ranges`."""
+    """Invert the images of a feature store whose indices are in some ranges, see `index_ranges`."""
     keys = {index: file.key(index) for indices in ranges for index in indices}
     inversion.run(reconstructor, keys, _items(file, keys, inversion))
 

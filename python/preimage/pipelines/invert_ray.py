@@ -1,4 +1,4 @@
-"""Invert feature files on a Ray cluster: workers write the images of ranges of the features."""
+"""Invert feature stores on a Ray cluster: workers write the images of ranges of the features."""
 
 from __future__ import annotations
 

@@ -27,10 +27,10 @@ class Verification:
 
 
 def verify(features: Sequence[str | PathLike[str]]) -> list[Verification]:
-    """Compare all contents of feature stores or feature files with their checksums.
+    """Compare all contents of feature stores with their checksums.
 
     Args:
-        features: Folders of feature stores, or single feature files.
+        features: Folders or files of feature stores.
 
     Raises:
         OSError: A file does not exist or cannot be read.

@@ -47,7 +47,7 @@ def import_weights(
     *,
     variant: str | None = None,
     preprocessing: str | None = None,
-    folder: StrPath | None = None,
+    output: StrPath | None = None,
 ) -> WeightsSummary:
     """Check a published file of AlexNet weights and install it as safetensors, without downloading anything.
 
@@ -55,7 +55,7 @@ def import_weights(
         file: File of weights, see `preimage.representations.alexnet_weights.read`; float16 stays float16.
         variant: ``"caffenet"``, ``"bvlc"`` or ``"torchvision"``; ``None`` is the variant stated in the file.
         preprocessing: ``"caffe-bgr"`` or ``"imagenet-rgb"``; ``None`` is the variant's default.
-        folder: Folder for the weights, created if needed; ``None`` is the folder where representations look for them.
+        output: Folder for the weights, created if needed; ``None`` is the folder where representations look for them.
 
     Raises:
         FileFormatError: The file is damaged or does not fit the network; the message names missing weights and wrong
@@ -70,7 +70,7 @@ def import_weights(
     tensors = found.load()
     digest = alexnet_weights.digest(tensors)
     alexnet_weights.check_name(found.path, digest)
-    target = alexnet_weights.weights_folder() if folder is None else Path(folder)
+    target = alexnet_weights.weights_folder() if output is None else Path(output)
     make_folders(target)
     path = target / alexnet_weights.file_name(found.variant, digest)
     preprocessing = preprocessing or found.preprocessing

@@ -10,7 +10,7 @@ def upconv(
     x: torch.Tensor,  # [B, Ci, H, W]
     weight: torch.Tensor,  # [Ci, Co, 5, 5]
     bias: torch.Tensor | None = None,  # [Co]
-    negative_slope: float | None = None,
+    negative_slope: float | None = 0.2,
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
     """Compute the up-convolution of Dosovitskiy & Brox (CVPR 2016), section 3, in any floating-point dtype.
 

@@ -65,7 +65,7 @@ def report(
     images: Images | None = None,
     database: Images | None = None,
     network: Networks = (),
-    perturb: Perturbation | str | Sequence[Perturbation | str] = (),
+    perturbations: Perturbation | str | Sequence[Perturbation | str] = (),
     title: str | None = None,
     size: int | None = None,
     show_count: int = 12,
@@ -94,8 +94,8 @@ def report(
         database: Other photographs, from which the nearest neighbor of each image is taken for comparison.
         network: Networks, or single representations, for inverters of layers that cannot be created by name, see
             `preimage.study_layers`; also a single one.
-        perturb: Perturbations of the features to measure, or their names, see `preimage.study_perturb`. Without any,
-            the table of an earlier study in the folder of an inverter is shown (``perturb.csv`` there, or in its
+        perturbations: Perturbations of the features to measure, or their names, see `preimage.study_perturb`. Without
+            any, the table of an earlier study in the folder of an inverter is shown (``perturb.csv`` there, or in its
             subfolder ``perturb``).
         title: Heading of the page; ``None`` names the sources.
         size: Side to which images are resized and center-cropped for inverters, at least 11 pixels; ``None`` is the
@@ -133,7 +133,7 @@ def report(
     options = Options(
         images=None if listing is None else listing.sources,
         database=database,
-        perturbations=tuple(parse_perturbations(perturb)) if perturb else (),
+        perturbations=tuple(parse_perturbations(perturbations)) if perturbations else (),
         size=size,
         show_count=show_count,
         samples=samples,

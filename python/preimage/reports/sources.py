@@ -18,8 +18,6 @@ from preimage.training.checkpoint import CHECKPOINT, read_header, read_images
 from preimage.training.images import inspect
 from preimage.training.split import image_digest
 
-_STORES = ("feature store", "feature file")
-
 
 @dataclasses.dataclass(frozen=True)
 class InverterSource:
@@ -85,7 +83,7 @@ def open_source(path: str | PathLike[str], network: Networks = ()) -> Source:
         except (ValueError, OSError, ImportError) as error:
             return InverterSource(name, name, facts["path"], facts, inverter, None, " ".join(str(error).split()))
         return InverterSource(name, name, facts["path"], facts, inverter, representation)
-    if facts["kind"] not in _STORES:
+    if facts["kind"] != "feature store":
         raise ValueError(
             f"{path}: is {_article(facts['kind'])}, but a report is about an inverter, a training run or a finished "
             "feature store"

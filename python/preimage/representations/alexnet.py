@@ -25,7 +25,7 @@ def alexnet(weights: str | Path = "", variant: str | None = None, preprocessing:
     """Return AlexNet up to the last layer with weights; its layers are named conv1 … fc8 and prob.
 
     Args:
-        weights: Path of a file that `preimage.pipelines.weights.import_weights` reads, the digest of imported weights,
+        weights: Path of a file that `preimage.import_weights` reads, the digest of imported weights,
             or ``""`` for the only imported weights of the variant.
         variant: ``"caffenet"`` (the paper's: pools, then normalizes), ``"bvlc"`` or ``"torchvision"``; ``None`` for the
             variant stated in the file.

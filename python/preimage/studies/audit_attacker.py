@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -111,12 +110,8 @@ def _detector(file: FeatureFile | KeypointFile) -> str:
 
 def _others(index: AuditIndex, audited: Sequence[int], rows: Sequence[int]) -> list[int]:
     """Return the rows whose photographs are not the same files as audited ones."""
-    known = {_digest(index.sources[row]) for row in audited} if rows else set()
-    return [row for row in rows if _digest(index.sources[row]) not in known]
-
-
-def _digest(source: ImageSource) -> bytes:
-    return hashlib.sha256(source.read()).digest()
+    known = {index.sources[row].sha256() for row in audited} if rows else set()
+    return [row for row in rows if index.sources[row].sha256() not in known]
 
 
 def _train(
@@ -221,8 +216,8 @@ def find_neighbors(
     """
     sources = [index.sources[row] for row in attacker.audited]
     if database is not None:
-        same = {_digest(source) for source in sources}
-        others = [source for source in database if _digest(source) not in same]
+        same = {source.sha256() for source in sources}
+        others = [source for source in database if source.sha256() not in same]
         if not others:
             raise ValueError("the database must contain photographs that are not audited, got none")
         images = photographs(others, index.side)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -209,18 +208,14 @@ def _folds(listing: Listing, database: Listing | None, methods: Sequence[Method]
             _Fold(half, [sources[position] for position in other])
             for half, other in ((halves[0], halves[1]), (halves[1], halves[0]))
         ]
-    known = {_digest(source): source.name for source in folds[0].learned}
-    both = [(sources[position].name, known.get(_digest(sources[position]))) for position in folds[0].positions]
+    known = {source.sha256(): source.name for source in folds[0].learned}
+    both = [(sources[position].name, known.get(sources[position].sha256())) for position in folds[0].positions]
     if equal := [(name, twin) for name, twin in both if twin is not None]:
         where = "the database" if database is not None else "the other half of the images, which methods learn from"
         raise ValueError(
             f"{len(equal)} of {len(both)} images are also in {where}: {equal[0][0]} is the same file as {equal[0][1]}"
         )
     return folds
-
-
-def _digest(source: ImageSource) -> bytes:
-    return hashlib.sha256(source.read()).digest()
 
 
 def _learned_from(scores: Sequence[MethodScore], photographs: int | None) -> str:

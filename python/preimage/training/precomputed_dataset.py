@@ -232,7 +232,7 @@ def match_features(
 
 
 def _image_key(key: str, known: set[str]) -> str:
-    """Return the image's key for a key of a feature file, which may end in an image's suffix."""
+    """Return the image's key for a key of a feature store, which may end in an image's suffix."""
     stem, suffix = os.path.splitext(key)
     return key if key in known or suffix.lower() not in IMAGE_SUFFIXES else stem
 

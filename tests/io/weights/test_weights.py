@@ -68,7 +68,7 @@ def write(path: Path, arrays: Arrays) -> Path:
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth", ".caffemodel"])
 def test_equal_weights_have_one_digest_whatever_they_come_in(tmp_path: Path, suffix: str) -> None:
-    expected = import_weights(write(tmp_path / "a.npz", CONV2), variant="caffenet", folder=tmp_path)
+    expected = import_weights(write(tmp_path / "a.npz", CONV2), variant="caffenet", output=tmp_path)
     summary = import_weights(write(tmp_path / f"b{suffix}", CONV2), variant="caffenet")
     assert summary.digest == expected.digest
     assert (summary.layers, summary.preprocessing) == (("conv1", "conv2"), "caffe-bgr")
@@ -315,7 +315,7 @@ def test_the_commands(run: Run, tmp_path: Path) -> None:
     assert "imagenet-rgb" in out
     assert re.search("conv2.*alexnet-conv3", out)
     assert re.search("AlexNet.*: mean", out)
-    code, out, _ = run("weights", "import", path, "--variant", "caffenet", "--folder", tmp_path / "b", "--json")
+    code, out, _ = run("weights", "import", path, "--variant", "caffenet", "-o", tmp_path / "b", "--json")
     summary = json.loads(out)
     assert (code, summary["variant"], summary["layers"]) == (0, "caffenet", ["conv1", "conv2"])
     assert summary.keys() == WeightsSummary.__dataclass_fields__.keys()

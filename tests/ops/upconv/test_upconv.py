@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 
@@ -113,3 +114,7 @@ print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modu
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_reference_has_the_same_parameters_and_defaults() -> None:
+    assert inspect.signature(reference.upconv) == inspect.signature(upconv)

@@ -57,7 +57,7 @@ def read_numpy_features(
             none for vectors.
 
     Returns:
-        Feature file, whose original sizes equal its processed sizes.
+        The features, whose original sizes equal its processed sizes.
 
     Raises:
         FileFormatError: The file is of another format, contains object arrays or another dtype, or its shapes do not

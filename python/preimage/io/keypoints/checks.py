@@ -65,7 +65,7 @@ def check_descriptors(descriptors: NDArray[Any]) -> None:
     """Raise ``ValueError`` if descriptors contain negative or non-finite values, or all are zero."""
     low, high = (descriptors.min(), descriptors.max()) if descriptors.size else (0, 1)
     if not np.isfinite([float(low), float(high)]).all():
-        raise ValueError("descriptors must be finite")
+        raise ValueError(f"descriptors must be finite, got values from {low} to {high}")
     if low < 0:
         raise ValueError(
             f"SIFT descriptors must not be negative, got values from {low:.3g} to {high:.3g} (other features, or "

@@ -99,7 +99,7 @@ def as_keypoints(
     with np.errstate(over="ignore", invalid="ignore"):
         strength = response.astype(np.float32)
     if not np.isfinite(strength).all():
-        raise ValueError("response must be finite")
+        raise ValueError(f"response must be finite, got {response[~np.isfinite(strength)][0]}")
     fields = {"x": x, "y": y, "scale": scale, "angle": angle, "response": strength}
     fields["descriptors"] = _unit_length(descriptors, lowe_order, normalization)
     if colors is not None:
@@ -118,7 +118,7 @@ def _checked_frames(frames: NDArray[Any], degrees: bool) -> NDArray[np.float32]:
     """Check frames (N, 4) and return them as (4, N), with angles in [0, 2π)."""
     values = frames.T.astype(np.float64)
     if not np.isfinite(values).all():
-        raise ValueError("positions, scales and angles must be finite")
+        raise ValueError(f"positions, scales and angles must be finite, got {values[~np.isfinite(values)][0]}")
     if np.abs(values[:2]).max(initial=0) > _FARTHEST:
         raise ValueError(f"coordinates must be at most {_FARTHEST:g} pixels, got {np.abs(values[:2]).max():g}")
     if values.shape[1] and not _SMALLEST <= values[2].min() <= values[2].max() <= _FARTHEST:
@@ -141,7 +141,8 @@ def _unit_length(descriptors: NDArray[Any], lowe_order: bool, normalization: str
         with np.errstate(over="ignore", invalid="ignore"):
             values = descriptors[start : start + _BLOCK].astype(np.float32)
         if not np.isfinite(values).all():
-            raise ValueError("descriptors must be finite as float32")
+            wrong = descriptors[start : start + _BLOCK][~np.isfinite(values)][0]
+            raise ValueError(f"descriptors must be finite as float32, got {wrong}")
         _divide(values, values.max(axis=1))
         for _ in range(NORMALIZATIONS.index(normalization)):
             values *= values
