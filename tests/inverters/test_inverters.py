@@ -30,6 +30,7 @@ from preimage.inverters import (
 from preimage.inverters.architectures import config_from_dict, config_to_dict
 from preimage.inverters.layers import Layer, upconv_weights
 from preimage.inverters.pretrained import pretrained_specs
+from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations import create_representation, list_representations, representation_from_spec
 from preimage.spec import Spec
 from tolerances import NETWORK
@@ -188,6 +189,14 @@ def test_takes_views_of_a_mapped_file(tiny: Inverter) -> None:
     features = torch.rand(31, 8, 8)
     view = np.frombuffer(features.numpy().tobytes(), np.float32).reshape(31, 8, 8)
     assert torch.equal(tiny(view), tiny(features))
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f4", ">f8"])
+def test_takes_mirrored_arrays_of_any_byte_order(tiny: Inverter, dtype: str) -> None:
+    features = np.random.default_rng(0).random((31, 8, 8), np.float32)
+    mirrored = features.astype(dtype)[:, ::-1, ::-1]
+    assert torch.equal(tiny(mirrored), tiny(features[:, ::-1, ::-1].copy()))
+    np.testing.assert_array_equal(Reconstructor("hog", tiny, "cpu").invert(mirrored), tiny(mirrored).numpy())
 
 
 def test_refuses_a_size_that_the_features_do_not_cover(tiny: Inverter) -> None:

@@ -190,8 +190,10 @@ def test_an_inverter_without_sampler_says_what_can_sample() -> None:
         ({"seed": -1}, "seed.*-1"),
         ({"spread": -0.5}, "spread.*-0.5"),
         ({"spread": math.nan}, "spread.*nan"),
-        ({"spread": math.inf}, "spread.*finite.*inf"),
+        ({"spread": math.inf}, "spread.*10.*inf"),
         ({"positions": [0, -3]}, r"positions.*-3"),
+        ({"seed": 2**32}, rf"seed.*{2**32}"),
+        ({"positions": [0, 2**32]}, rf"positions.*{2**32}"),
         ({"positions": [0]}, "2 sets.*got 1"),
         ({"size": (8, 8)}, "size.*8×8"),
     ],
@@ -206,6 +208,23 @@ def test_names_bad_arguments(arguments: dict[str, object], message: str) -> None
         inverter.sample(torch.rand(7))
     with pytest.raises(TypeError, match="floating"):
         inverter.sample(torch.ones(31, 4, 4, dtype=torch.int32))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n": "2"}, "n and.*integers.*'2'"),
+        ({"positions": [[0], [1]]}, r"positions.*integers.*\[0\]"),
+        ({"seed": 0.5}, r"seed.*integer.*0\.5"),
+        ({"seed": None}, "seed.*integer.*None"),
+        ({"spread": "1"}, "spread.*number.*'1'"),
+        ({"size": (32.0, 32.0)}, r"size.*32\.0"),
+    ],
+)
+def test_names_arguments_of_wrong_types(arguments: dict[str, object], message: str) -> None:
+    inverter = _inverter()
+    with pytest.raises(TypeError, match=message):
+        inverter.sample(_features(inverter, 2), **arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("short_side", [128, 256, 350, 600])

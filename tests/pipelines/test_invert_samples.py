@@ -139,7 +139,9 @@ def test_nothing_is_written_if_there_can_be_no_samples(
         ({"samples": 10**9}, r"samples.*1000.*1000000000"),
         ({"samples": 1, "seed": -3}, r"seed.*0.*-3"),
         ({"samples": 1, "spread": math.nan}, r"spread.*0.*nan"),
-        ({"samples": 1, "spread": math.inf}, r"spread.*finite.*inf"),
+        ({"samples": 1, "spread": math.inf}, r"spread.*10.*inf"),
+        ({"seed": 3}, r"samples.*3"),
+        ({"spread": 0.5}, r"samples.*0\.5"),
     ):
         with pytest.raises(ValueError, match=words):
             invert(features, tmp_path / "out", inverter=tiny_sampler, **options)  # type: ignore[arg-type]
@@ -177,3 +179,35 @@ def test_gray_levels_are_deviations_up_to_a_half() -> None:
 
 def test_number_of_files() -> None:
     assert [Sampling(count).files for count in range(4)] == [1, 2, 4, 5]
+
+
+def test_samples_of_an_earlier_inversion_are_named(features: Path, tiny_sampler: Path, tmp_path: Path) -> None:
+    first, *others = list(FeatureStore(features))
+    invert(features, tmp_path / "out", inverter=tiny_sampler, samples=3)
+    before = contents(tmp_path / "out")
+    assert invert(features, tmp_path / "out", inverter=tiny_sampler, samples=3).notes == ()
+    (note,) = invert(features, tmp_path / "out", inverter=tiny_sampler, samples=1).notes
+    names = [f"{Path(first).name}.{name}.png" for name in ("deviation", "sample-2", "sample-3")]
+    assert note.startswith(f"{first!r}: {', '.join(names)} ")
+    assert f"and {len(others)} more images" in note
+    assert contents(tmp_path / "out") == before
+
+
+def test_images_named_like_samples_are_not_named(tiny_sampler: Path, tmp_path: Path) -> None:
+    path = stored("a", "a.sample-2", "a.sample-02", "b.deviation", path=tmp_path / "f")
+    for _ in range(2):
+        assert invert(path, tmp_path / "out", inverter=tiny_sampler, samples=1).notes == ()
+
+
+@pytest.mark.parametrize("samples", [0, 2])
+def test_features_out_of_scale_are_refused(tiny_sampler: Path, tmp_path: Path, samples: int) -> None:
+    values = np.random.default_rng(0).random((3, 31, 8, 8)).astype(np.float32)
+    values[1] = 3e38
+    records = [FeatureRecord(key, value, (64, 64), (64, 64)) for key, value in zip("abc", values, strict=True)]
+    write_features(tmp_path / "f", HOG.spec, records)
+    with pytest.raises(ValueError, match=r"'b'.*finite.*scale"):
+        invert(tmp_path / "f", tmp_path / "out", inverter=tiny_sampler, samples=samples)
+    summary = invert(tmp_path / "f", tmp_path / "some", inverter=tiny_sampler, samples=samples, skip_bad=True)
+    assert (summary.images, [key for key, _ in summary.skipped]) == (2, ["b"])
+    files = Sampling(samples).files
+    assert len(contents(tmp_path / "some")) == 2 * files

@@ -136,11 +136,27 @@ def test_outputs_at_urls_are_errors(
         lambda: invert(features, output, inverter=tiny, device="cpu"),
         lambda: merge([features], output),
         lambda: convert(features, f"{output}.npy"),
+        lambda: evaluate(tiny, photo_folder, size=48, csv=output),
+        lambda: sheet(photo_folder, f"{output}.png", inverter=[tiny], size=48),
     ):
         with pytest.raises(ValueError, match=rf"{output.partition(':')[0]}:.*new.*URL") as refused:
             write()
         assert "secret" not in str(refused.value)
     assert list(Path().iterdir()) == []
+
+
+def test_outputs_that_cannot_be_written_are_found_before_anything_is_computed(
+    photo_folder: Path, tiny: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    computed: list[tuple[int, int]] = []
+    for output, error in (("folder.png", ValueError), ("file/new.png", OSError)):
+        with pytest.raises(error, match=output.partition("/")[0]):
+            evaluate(tiny, photo_folder, size=48, csv=tmp_path / output, progress=lambda *n: computed.append(n))
+        with pytest.raises(error, match=output.partition("/")[0]):
+            sheet(photo_folder, tmp_path / output, inverter=[tiny], size=48)
+    assert not computed
 
 
 def test_damaged_features_and_unknown_devices(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:

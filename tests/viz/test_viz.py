@@ -38,6 +38,8 @@ def test_titles_are_written_and_shortened() -> None:
     assert ink.size
     assert ink.max() < 24 + 64 + 12, "a title stays over its own column"
     assert draw_sheet([[square]], ["Größe"], tile=64).min() < 128
+    accented, plain = (draw_sheet([[square]], [title], tile=64) for title in ("café", "cafe"))
+    assert np.array_equal(accented, plain), "the font has no accents"
 
 
 def test_a_heading_may_have_more_lines() -> None:

@@ -95,7 +95,8 @@ class Inverter(nn.Module):
 
         Args:
             features: (B, C, h, w), or (C, h, w) of one image; for a spec of vectors (B, C) or (C,). Floating-point,
-                described by `spec`.
+                described by `spec`. Features of an image that are not finite, or too large for float32 in the network,
+                give NaN; only the pipelines check for that.
             size: (H, W) of the images, by default that of `covered`. A HOG grid may end up to half a cell before
                 the edge of the image (the last row and column are then repeated) or after it (the rest is cropped).
                 With an `output_region`, this is the size of the whole image, and the region is resized in proportion.
@@ -128,7 +129,8 @@ class Inverter(nn.Module):
         if self.sampler is None:
             able = ", ".join(pretrained.pretrained_samplers()) or "none"
             raise ValueError(
-                f"this inverter cannot sample (pretrained inverters that can: {able}); "
+                f"this inverter of {self.spec.representation} ({self.spec.variant}) cannot sample "
+                f"(pretrained inverters that can: {able}); "
                 "preimage train --sampler --init INVERTER trains the part that does"
             )
 
@@ -159,9 +161,9 @@ class Inverter(nn.Module):
             (..., n, 3, H, W) float32 RGB in [0, 1], on the device of the inverter.
 
         Raises:
-            TypeError: Features that are not floating-point.
-            ValueError: An inverter that cannot sample; n below 1; a negative seed or position; a negative or infinite
-                spread; another number of positions than sets of features; or any of `forward`.
+            TypeError: Features that are not floating-point; n, a seed or positions that are not integers.
+            ValueError: An inverter that cannot sample; n below 1; a seed or position outside of 0 to 2^32 - 1; a spread
+                outside of 0 to 10; another number of positions than sets of features; or any of `forward`.
         """
         leading, batch = self._flattened(features)
         draws = list(self.draws(batch, n, seed, spread, size, positions=positions))
@@ -221,12 +223,15 @@ class Inverter(nn.Module):
         """
         self.check_can_sample()
         batch, _ = self._checked(features)
-        positions = list(map(operator.index, range(len(batch)) if positions is None else positions))
+        positions = list(range(len(batch)) if positions is None else positions)
+        if not all(hasattr(number, "__index__") for number in (n, *positions)):
+            raise TypeError(f"n and positions must be integers, got {n!r} and {positions[:4]}")
+        positions = list(map(operator.index, positions))
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
         check_noise(seed, spread)
-        if min(positions, default=0) < 0:
-            raise ValueError(f"positions must be at least 0, got {positions[:4]}")
+        if positions and not 0 <= min(positions) <= max(positions) < 2**32:
+            raise ValueError(f"positions must be from 0 to 2^32 - 1, got {min(positions)} to {max(positions)}")
         if len(positions) != len(batch):
             raise ValueError(f"{len(batch)} sets of features need as many positions, got {len(positions)}")
         encoded = self.encode(batch)
@@ -410,7 +415,7 @@ class Inverter(nn.Module):
 
     def _checked(self, features: torch.Tensor | npt.NDArray[Any]) -> tuple[torch.Tensor, bool]:
         """Return features as a batch on the inverter's device, and whether they were those of a single image."""
-        features = _as_tensor(features)
+        features = as_tensor(features)
         if not features.is_floating_point():
             raise TypeError(f"features must be floating point, got {features.dtype}")
         rank = 2 if self.network.side is not None else 4
@@ -428,14 +433,14 @@ class Inverter(nn.Module):
 
     def _flattened(self, features: torch.Tensor | npt.NDArray[Any]) -> tuple[tuple[int, ...], torch.Tensor]:
         """Return the leading dimensions of features, empty for those of one image, and the features as a batch."""
-        features = _as_tensor(features)
+        features = as_tensor(features)
         leading = tuple(features.shape[: (-1 if self.network.side is not None else -3)])
         return leading, self._checked(features.flatten(0, len(leading) - 1) if leading else features)[0]
 
     def _resized(self, images: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         """Crop or repeat up to a cell at the lower and right edge; resize an output region."""
-        if isinstance(size, int):
-            raise TypeError(f"size must be (height, width) in pixels, got {size!r}")
+        if isinstance(size, int) or any(isinstance(side, (float, str)) for side in size):
+            raise TypeError(f"size must be (height, width) in whole pixels, got {size!r}")
         if len(size) != 2 or min(size) < 1:
             raise ValueError(f"size must be (height, width) in pixels, both at least 1, got {tuple(size)}")
         if self.output_region is not None:
@@ -486,9 +491,10 @@ def load_inverter(
     return Inverter.load(name_or_folder, revision=revision, cache_dir=cache_dir).to(wanted)
 
 
-def _as_tensor(features: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
+def as_tensor(features: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
     if isinstance(features, np.ndarray):
-        features = np.require(features, requirements="W")  # torch warns about read-only arrays
+        # torch supports only native byte order and positive strides, and warns about read-only arrays.
+        features = np.require(features, features.dtype.newbyteorder("="), ("C", "W"))
     return torch.as_tensor(features)
 
 

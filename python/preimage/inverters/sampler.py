@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
+import numbers
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from torch import nn
 
 from preimage.inverters.architectures import Architecture, run_stages
 from preimage.nn import UpConv2d, UpConvChain
+
+MAX_SPREAD = 10  # far above any use, and far below values at which the network overflows
 
 _FINEST_MAP = 4  # pixels of the image per value of the finest map with noise
 _FINEST_VECTOR = 32  # pixels per value of the finest map that the noise vector changes, besides the first map
@@ -58,11 +61,20 @@ class SamplerConfig:
 
 
 def check_noise(seed: int, spread: float) -> None:
-    """Raise ``ValueError`` unless the seed is at least 0, and the spread at least 0 and finite."""
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
-    if not 0 <= spread < math.inf:
-        raise ValueError(f"spread must be at least 0 and finite, got {spread}")
+    """Check the seed and the spread of noise.
+
+    Raises:
+        TypeError: A seed that is not an integer, or a spread that is not a number.
+        ValueError: A seed outside of 0 to 2^32 - 1, or a spread outside of 0 to `MAX_SPREAD`.
+    """
+    if not hasattr(seed, "__index__"):
+        raise TypeError(f"seed must be an integer, got {seed!r}")
+    if not isinstance(spread, numbers.Real):
+        raise TypeError(f"spread must be a number, got {spread!r}")
+    if not 0 <= seed < 2**32:  # NumPy joins larger ones with the position
+        raise ValueError(f"seed must be from 0 to 2^32 - 1, got {seed}")
+    if not 0 <= spread <= MAX_SPREAD:
+        raise ValueError(f"spread must be from 0 to {MAX_SPREAD}, got {spread}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,15 +107,15 @@ class Noise:
         Args:
             config: Amount of noise.
             sizes: Sizes (h, w) of the maps, the coarsest first.
-            seed: Seed, at least 0.
+            seed: Seed, from 0 to 2^32 - 1.
             positions: Position of each image of the batch among all images, at least 0.
             draw: Number of the draw, at least 0.
-            spread: Factor of the noise, at least 0.
+            spread: Factor of the noise, from 0 to `MAX_SPREAD`.
         """
         values = config.vector + config.maps * sum(height * width for height, width in sizes)
         rows = np.empty((len(positions), values), np.float32)
         for row, position in zip(rows, positions, strict=True):
-            np.random.default_rng([seed, position, draw]).standard_normal(out=row, dtype=np.float32)
+            np.random.default_rng([operator.index(seed), position, draw]).standard_normal(out=row, dtype=np.float32)
         vector, *maps = torch.from_numpy(rows).split([config.vector, *(config.maps * h * w for h, w in sizes)], dim=1)
         vector = vector * (spread * config.vector**0.5 / vector.norm(dim=1, keepdim=True))
         shaped = [one.unflatten(1, (config.maps, *size)) * spread for one, size in zip(maps, sizes, strict=True)]

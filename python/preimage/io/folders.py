@@ -65,6 +65,21 @@ def check_output_folder(path: str | os.PathLike[str]) -> None:
         raise PermissionError(errno.EACCES, "is a folder that cannot be written to", str(existing))
 
 
+def check_output_file(path: str | os.PathLike[str]) -> None:
+    """Raise for a file that cannot be written, before hours of work depend on it; its folder may be missing.
+
+    Raises:
+        ValueError: The path is a URL, a folder, a device, or anything else that is not a regular file.
+        OSError: Its folder cannot be created or written to.
+    """
+    target = Path(os.path.realpath(path))
+    if not target.parent.exists():
+        refuse_url(path)
+    elif target.exists() and not target.is_file():
+        raise ValueError(f"{os.fspath(path)}: not a regular file, cannot be replaced")
+    check_output_folder(target.parent)
+
+
 def refuse_url(path: str | os.PathLike[str]) -> None:
     """Raise ``ValueError`` if an output is at a URL, instead of creating a folder named after the protocol."""
     shown = Path(path)  # shortens a URL

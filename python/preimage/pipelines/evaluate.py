@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from preimage.io.csv_file import write_csv
+from preimage.io.folders import check_output_file
 from preimage.metrics import SMALLEST_FOR_SSIM, ErrorReport, NormalizedError, Originals, PerceptualDistance, psnr, ssim
 from preimage.pipelines.image_loading import Images, as_listing, none_usable
 from preimage.pipelines.inverter_choice import NamedInverter
@@ -155,6 +156,8 @@ def evaluate(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if Sampling(samples, seed).count == 1:
         raise ValueError("samples must be at least 2, or 0 for none, got 1")
+    if csv is not None:
+        check_output_file(csv)
     listing = as_listing(images, skip_bad=skip_bad)
     originals = Originals()
     scores, done, bad = Scores(originals), 0, list(listing.skipped)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 
 from preimage.io import encode_png
@@ -16,6 +19,7 @@ from preimage.ops._images import cpu_threads
 from preimage.pipelines.image_loading import Pixels
 from preimage.pipelines.sampling import Sampling
 
+_OF_SAMPLES = re.compile(r"((.+)\.(?:sample-[1-9][0-9]*|deviation))\.png", re.DOTALL)  # see `file_names`
 _QUEUED_BYTES = 64 << 20  # maximum size of the images that wait to be written
 
 
@@ -74,6 +78,20 @@ def file_names(keys: Sequence[str], sampling: Sampling) -> list[list[str]]:
 def image_paths(folder: Path, keys: Sequence[str], sampling: Sampling) -> list[list[Path]]:
     """Return the files of each key, see `file_names`: all different, none outside the folder."""
     return [[_image_path(folder, name) for name in names] for names in file_names(keys, sampling)]
+
+
+def samples_beside(folder: Path, keys: Sequence[str], sampling: Sampling) -> dict[str, list[str]]:
+    """Return the names of files of earlier samples that `sampling` does not replace, for each key that has some."""
+    written = {name for names in file_names(keys, sampling) for name in names}
+    known = set(keys)
+    found: dict[str, list[str]] = {}
+    for parent in dict.fromkeys(PurePosixPath(key).parent for key in keys):
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder / parent) as entries:
+            for entry in entries:
+                match = _OF_SAMPLES.fullmatch((parent / entry.name).as_posix())
+                if match is not None and match[2] in known and match[1] not in written:
+                    found.setdefault(match[2], []).append(entry.name)
+    return {key: sorted(found[key]) for key in keys if key in found}
 
 
 def _image_path(folder: Path, key: str) -> Path:

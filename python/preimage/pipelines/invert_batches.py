@@ -13,7 +13,7 @@ import torch
 from preimage.inverters.precision import choose_dtype
 from preimage.pipelines.device_pipeline import DevicePipeline, Started
 from preimage.pipelines.image_loading import Pixels, as_bytes, at_once, in_budget, in_windows, inverting_bytes
-from preimage.pipelines.image_writer import ImageWriter, image_paths
+from preimage.pipelines.image_writer import ImageWriter, image_paths, samples_beside
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.pipelines.sampling import Sampling, gray_levels, pixel_deviation
 
@@ -87,14 +87,22 @@ class Inversion:
             items: Images that can be inverted.
         """
         paths = dict(zip(keys, image_paths(self.folder, list(keys.values()), self.sampling), strict=True))
+        for key, names in samples_beside(self.folder, list(keys.values()), self.sampling).items():
+            self.remark(key, {"old samples": f"{', '.join(names)} of an earlier inversion remain in {self.folder}"})
         self.total = len(keys)
         dtype = choose_dtype(self._precision, reconstructor.device)
         with (
             ImageWriter(self._written, encode_ahead=reconstructor.device.type != "cpu") as writer,
             contextlib.closing(_inverted(reconstructor, items, self.batch_size, dtype, self.sampling)) as inverted,
         ):
-            for batch, images in inverted:
-                writer.write([path for item in batch for path in paths[item.index]], images)
+            for batch, images, finite in inverted:
+                files: list[tuple[Path, Pixels]] = []
+                for item, contents, is_finite in zip(batch, images, finite, strict=True):
+                    if is_finite:
+                        files += zip(paths[item.index], contents, strict=True)
+                    else:
+                        self.skip(keys[item.index], _not_finite(keys[item.index]))
+                writer.write([path for path, _ in files], [image for _, image in files])
 
     def skip(self, key: str, error: ValueError) -> None:
         """List the image as skipped, or raise the error."""
@@ -134,8 +142,8 @@ class Inversion:
 
 def _inverted(
     reconstructor: Reconstructor, items: Iterable[Item], batch_size: int, dtype: torch.dtype, sampling: Sampling
-) -> Generator[tuple[list[Item], list[Pixels]], None, None]:
-    """Yield batches of items of equal shapes, with the contents of the files of the first item, then of the next ones.
+) -> Generator[tuple[list[Item], list[tuple[Pixels, ...]], list[bool]], None, None]:
+    """Yield batches of items of equal shapes, the contents of the files of each item, and whether they are finite.
 
     These are images (H, W, 3) uint8: the reconstruction and the samples; and the deviation of the samples (H, W) uint8.
     """
@@ -146,7 +154,8 @@ def _inverted(
 
         def compute(features: torch.Tensor) -> list[torch.Tensor]:
             with torch.autocast(features.device.type, dtype, enabled=dtype != torch.float32):
-                results = [as_bytes(reconstructor.invert(features, size))]
+                images = reconstructor.invert(features, size)
+                results = [images.isfinite().flatten(1).all(dim=1), as_bytes(images)]
                 if not sampling.count:
                     return results
                 samples = reconstructor.sample(
@@ -158,11 +167,15 @@ def _inverted(
         return pipeline.start([[item.features for item in batch]], compute)
 
     with contextlib.closing(pipeline.results(_batches(items, batch_size, sampling.count), start)) as inverted:
-        for batch, (results,) in inverted:
-            yield (
-                batch,
-                [image for of_item in zip(*(result.numpy() for result in results), strict=True) for image in of_item],
-            )
+        for batch, ((finite, *results),) in inverted:
+            yield batch, list(zip(*(result.numpy() for result in results), strict=True)), finite.tolist()
+
+
+def _not_finite(key: str) -> ValueError:
+    return ValueError(
+        f"the reconstruction from the features of {key!r} is not finite: are their values on the scale of those that "
+        "the inverter was trained on?"
+    )
 
 
 def index_ranges(count: int, batch_size: int) -> list[range]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from preimage.inverters import Inverter, extraction_device, resolve_device
+from preimage.inverters.inverter import as_tensor
 from preimage.io import ImageSource
 from preimage.pipelines.image_loading import Skipped, at_once, batches, inverting_bytes, resolved_size, working_bytes
 from preimage.pipelines.inverter_choice import InverterChoice, Pairing, named_inverter, pairings
@@ -277,7 +278,7 @@ def _tensor(values: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
         return values
     if not isinstance(values, np.ndarray):
         raise TypeError(f"images and features must be torch tensors or NumPy arrays, got {type(values).__name__}")
-    return torch.from_numpy(np.require(values, requirements=("C", "W")))
+    return as_tensor(values)
 
 
 def _checked_images(images: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:

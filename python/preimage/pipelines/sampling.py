@@ -23,8 +23,8 @@ class Sampling:
 
     Attributes:
         count: Number of samples, at most `MOST_SAMPLES`; 0 for none.
-        seed: Seed of their noise, at least 0.
-        spread: Factor of their noise, at least 0 and finite.
+        seed: Seed of their noise, from 0 to 2^32 - 1; 0 without samples.
+        spread: Factor of their noise, from 0 to 10; 1 without samples.
 
     Raises:
         ValueError: A value outside these ranges.
@@ -38,6 +38,8 @@ class Sampling:
         if not 0 <= self.count <= MOST_SAMPLES:
             raise ValueError(f"samples must be from 0 to {MOST_SAMPLES}, got {self.count}")
         check_noise(self.seed, self.spread)
+        if not self.count and (self.seed, self.spread) != (0, 1.0):
+            raise ValueError(f"seed and spread are for samples, got {self.seed} and {self.spread} without samples")
 
     @property
     def has_deviation(self) -> bool:

@@ -13,7 +13,7 @@ import torch
 
 from preimage.inverters import resolve_device
 from preimage.io import ImageSource, write_png
-from preimage.io.folders import make_folders
+from preimage.io.folders import check_output_file, make_folders
 from preimage.metrics import ErrorReport, NormalizedError, Originals
 from preimage.pipelines.image_loading import (
     Images,
@@ -240,6 +240,7 @@ def sheet(
     path = Path(output)
     if path.is_dir() or path.suffix.lower() not in ("", ".png"):
         raise ValueError(f"output must be a PNG file, got {path}{' (a folder)' if path.is_dir() else ''}")
+    check_output_file(path)
     if tile < SMALLEST_TILE:
         raise ValueError(f"tile must be at least {SMALLEST_TILE} pixels, got {tile}")
     sampling = Sampling(samples, seed)

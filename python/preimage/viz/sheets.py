@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,7 +64,8 @@ class _Line:
 
 def write(page: RgbImage, text: str, left: int, baseline: int, size: int, ink: tuple[int, int, int], room: int) -> None:
     """Draw text with capitals about `size` * 0.7 pixels high, shortened to `room` pixels."""
-    printable = "".join(letter if " " <= letter <= "~" else "?" for letter in text)  # Hershey fonts are ASCII
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    printable = "".join(letter if " " <= letter <= "~" else "?" for letter in plain)  # Hershey fonts are ASCII
     line = _line(printable, size)
     while line.pixels.shape[1] > room and len(printable) > 4:
         printable = printable.removesuffix("...")[:-1].rstrip() + "..."
