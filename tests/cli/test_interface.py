@@ -307,6 +307,9 @@ def test_size_of_keypoint_images_is_height_x_width(run: Run, tmp_path: Path, siz
 
 
 def test_train_takes_images_alone_with_precomputed_features(run: Run, photo_folder: Path, tmp_path: Path) -> None:
+    code, _, err = run("train", "hog", photo_folder, "--features", tmp_path / "absent.npz", "-o", tmp_path / "run")
+    assert code == 2
+    assert "representation is omitted, got 'hog'" in err
     code, _, err = run("train", photo_folder, "--features", tmp_path / "absent.npz", "-o", tmp_path / "run")
     assert (code, "absent.npz" in err) == (1, True)
     code, _, err = run("train", "hog", "-o", tmp_path / "run")

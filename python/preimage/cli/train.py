@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -158,6 +159,7 @@ def train(
     """
     images = list(images or ())
     if features is not None:  # then all arguments are images
+        _refuse_representation(representation)
         representation, images = None, [path for path in (representation, *images) if path is not None]
     if representation is None and param:
         raise usage_error("--param", f"precomputed features have no parameters, got {param[0]}")
@@ -222,3 +224,13 @@ def train(
     show.say(f"normalized error {summary.error:.4f} (mean image: {summary.mean_image_error:.4f})")
     show.say(f"wrote the inverter, checkpoint.safetensors, metrics.jsonl and samples/ to {summary.folder}/")
     show.finish(summary)
+
+
+def _refuse_representation(first: str | None) -> None:
+    """Raise a usage error if the first of the images is the name of a representation, and not a path."""
+    if first is None or os.path.exists(first):
+        return
+    from preimage.representations import list_representations
+
+    if first in list_representations():
+        raise usage_error("IMAGES", f"with --features the representation is omitted, got {first!r}")
