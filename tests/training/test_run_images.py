@@ -23,6 +23,7 @@ from preimage.inverters import Inverter
 from preimage.io import Listing, list_images
 from preimage.store import read_index
 from preimage.training import TrainConfig, checkpoint
+from preimage.training.builders import init_warning
 from preimage.training.checkpoint import read_header, read_images
 from preimage.training.images import ImageSet
 from preimage.training.sampling import batch_images, batch_samples
@@ -112,7 +113,7 @@ def test_the_images_may_come_in_another_order(photos: Path, tmp_path: Path, monk
     def backwards(paths: Any, *, skip_bad: bool) -> Listing:
         return Listing(list_images(paths)[::-1])
 
-    monkeypatch.setattr("preimage.training.split.find_images", backwards)
+    monkeypatch.setattr("preimage.training.listing.find_images", backwards)
     training.run(cut, resume=True)
     assert weights(tmp_path / "full") == weights(tmp_path / "cut")
     images = read_images(tmp_path / "cut" / checkpoint.CHECKPOINT)
@@ -155,7 +156,23 @@ def test_init_from_an_inverter_that_was_trained_on_them(photos: Path, tmp_path: 
     training.run(config_of(photos, tmp_path / "c", steps=1, init=str(first)), display=unknown)
     assert same.notes == []
     assert re.search("4 of the 5 images.*'camera-0'", other.notes[0])
-    assert "known" in unknown.notes[0]
+    assert re.search(f"{first}.*unknown.*too low", unknown.notes[0])
+
+
+@pytest.mark.parametrize("init", ["hog-compact", "someone/hog-compact"])
+def test_init_from_an_inverter_by_name(init: str) -> None:
+    """Nobody knows the photographs it was trained on."""
+    warning = init_warning(init, ImageList({"a": "0"}, {"b": "1"}))
+    assert warning is not None
+    assert re.search(f"{init}.*unknown.*too low", warning)
+
+
+def test_a_run_from_a_pretrained_inverter_warns(photos: Path, tmp_path: Path) -> None:
+    notes = Notes()
+    settings = {"representation": "hog", "size": 64, "steps": 1, "batch_size": 2, "preset": None}
+    training.run(config_of(photos, tmp_path / "run", **settings, init="hog-compact"), display=notes)
+    (warning,) = notes.notes
+    assert re.search("hog-compact.*unknown", warning)
 
 
 def test_bad_images_are_found_before_the_first_step(photos: Path, tmp_path: Path) -> None:

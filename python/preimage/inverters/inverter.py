@@ -492,6 +492,7 @@ def load_inverter(
 
 
 def as_tensor(features: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
+    """Return a tensor, or an array of any strides and byte order as one."""
     if isinstance(features, np.ndarray):
         # torch supports only native byte order and positive strides, and warns about read-only arrays.
         features = np.require(features, features.dtype.newbyteorder("="), ("C", "W"))

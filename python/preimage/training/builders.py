@@ -164,16 +164,16 @@ def _contains_probabilities(dataset: Dataset) -> bool:
 
 def init_warning(init: str, images: ImageList) -> str | None:
     """Return a warning if the inverter to start from was trained on validation images, or if that is unknown."""
-    folder = Path(init)
-    if not folder.is_dir():
-        return None  # a pretrained inverter
-    path = folder / checkpoint.CHECKPOINT
+    path = Path(init) / checkpoint.CHECKPOINT  # there is none for the name of an inverter
     try:
         earlier = checkpoint.read_images(path) if path.exists() else None
     except FileFormatError:
         earlier = None  # the folder contains no checkpoint of this format
     if earlier is None:
-        return f"the training images of {init} are unknown: some of the images held out now may be among them"
+        return (
+            f"the training images of {init}, which the run starts from, are unknown: if some of the images held out "
+            "now are among them, the error measured on these is too low"
+        )
     seen = {image_digest(digest) for digest in earlier.train.values()}
     both = [key for key, digest in images.val.items() if image_digest(digest) in seen]
     if not both:

@@ -16,6 +16,7 @@ from preimage.training.interval import NAMES as INTERVALS
 from preimage.training.interval import Interval, parse_interval
 
 SAMPLES = "samples"  # folder of the sample sheets in a run's folder
+SETTINGS = "train.json"  # file of the settings in a run's folder
 DEFAULT_SIZE = 256  # side of the images in pixels if neither the user nor the representation determines it
 
 _STEPS = 20_000  # number of steps of a run that is limited neither by steps nor by time

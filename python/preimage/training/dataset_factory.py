@@ -12,8 +12,9 @@ from preimage.training.dataset import CropDataset, Dataset
 from preimage.training.distributed import SINGLE_PROCESS, Processes
 from preimage.training.finetuning import tunable_layer
 from preimage.training.images import Note
+from preimage.training.listing import list_images
 from preimage.training.precomputed_dataset import open_precomputed
-from preimage.training.split import ImageList, Item, Split, inspect_images, list_images, split_images
+from preimage.training.split import ImageList, Item, Split, inspect_images, split_images
 
 
 def ignore(sentence: str) -> None:
@@ -67,10 +68,11 @@ def open_dataset(
 
 def _inspected(config: TrainConfig, known: ImageList | None, note: Note) -> Split:
     """Inspect the images, and split them into training and validation images."""
-    images, bad = inspect_images(list_images(config.images, config, note), config, known, note)
+    listing, _ = list_images(config.images, config, known, note)
+    images, bad = inspect_images(listing, config, known, note)
     separate: list[Item] | None = None
     if config.val_images:
-        listing = list_images(config.val_images, config, note)
+        listing, _ = list_images(config.val_images, config, known, note, validation=True)
         separate, more = inspect_images(listing, config, known, note, validation=True)
         bad += more
     return split_images(images, separate, bad, config, known, note)

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,9 @@ from preimage.training.config import DEFAULT_SIZE, TrainConfig
 from preimage.training.dataset import Batch, Dataset
 from preimage.training.distributed import Processes
 from preimage.training.images import NAMED, BadImage, Note, count_phrase, refuse_bad
+from preimage.training.listing import list_images
 from preimage.training.sampling import Crops, Integers, Samples
-from preimage.training.split import ImageList, Item, Split, inspect_images, joint_digest, list_images, split_images
+from preimage.training.split import ImageList, Item, Split, inspect_images, joint_digest, split_images
 
 Pair = tuple[ImageSource, int]  # an image, and the position of its features in the file
 
@@ -100,9 +101,11 @@ def _inspected(
     config: TrainConfig, file: FeatureFile, misshapen: dict[str, str], known: ImageList | None, note: Note
 ) -> tuple[Split, tuple[int, ...]]:
     """Inspect images and features; return their split into training and validation images, and the features' shape."""
-    given, separate = list_images(config.images, config, note), Listing([])
+    given, sheets = list_images(config.images, config, known, note)
+    separate = Listing([])
     if config.val_images:
-        separate = list_images(config.val_images, config, note)
+        separate, more = list_images(config.val_images, config, known, note, validation=True)
+        sheets |= more
         if both := {source.key for source in given.sources} & {source.key for source in separate.sources}:
             raise ValueError(
                 "images and val_images must have different keys, because the features of both are in one file, got "
@@ -110,10 +113,13 @@ def _inspected(
             )
     listing = Listing(given.sources + separate.sources, given.skipped + separate.skipped)
     keys = {source.key for source in listing.sources}
-    misshapen = {_image_key(key, keys): shape for key, shape in misshapen.items()}
+    sheets -= keys
+    misshapen = {_image_key(key, keys | sheets): shape for key, shape in misshapen.items()}
+    misshapen = {key: shape for key, shape in misshapen.items() if key not in sheets}
     bad = [BadImage(key, f"{file.path}: {key!r} has features {shape}") for key, shape in misshapen.items()]
     others = [source for source in listing.sources if source.key not in misshapen]
-    pairs = match_features(others, file, allow_missing=config.allow_missing or config.skip_bad, note=note)
+    allow_missing = config.allow_missing or config.skip_bad
+    pairs = match_features(others, file, left_out=sheets, allow_missing=allow_missing, note=note)
     shape, digests, bad_features = _check_features(file, pairs)
     bad += bad_features
     before = set() if known is None else {one.key for one in known.skipped}
@@ -191,23 +197,37 @@ def image_size_of(file: FeatureFile, size: int | None) -> int:
 
 
 def match_features(
-    sources: Sequence[ImageSource], file: KeyedFile[Any, Any], *, allow_missing: bool = False, note: Note
+    sources: Sequence[ImageSource],
+    file: KeyedFile[Any, Any],
+    *,
+    left_out: Set[str] = frozenset(),
+    allow_missing: bool = False,
+    note: Note,
 ) -> list[Pair]:
     """Return every image with the position of its features, in the images' order.
 
     Keys in the file are the images' keys, with or without the suffix of an image.
+
+    Args:
+        sources: Images.
+        file: The features.
+        left_out: Keys of further images, whose features are left out with them.
+        allow_missing: Whether to leave out images without features and features without an image.
+        note: Called with the number of images and features that are left out because of `allow_missing`.
 
     Raises:
         ValueError: There are two features for one image; or images without features or features without an image,
             unless these are allowed and some features match.
     """
     keys = {source.key for source in sources}
+    known = keys | left_out
     positions: dict[str, int] = {}
     unmatched = []
     for position, key in enumerate(file):
-        image = _image_key(key, keys)
+        image = _image_key(key, known)
         if image not in keys:
-            unmatched.append(key)
+            if image not in left_out:
+                unmatched.append(key)
         elif image in positions:
             first = file.key(positions[image])
             raise ValueError(f"{file.path}: {first!r} and {key!r} are both keys of image {image!r}")
@@ -231,7 +251,7 @@ def match_features(
     return [(source, positions[source.key]) for source in sources if source.key in positions]
 
 
-def _image_key(key: str, known: set[str]) -> str:
+def _image_key(key: str, known: Set[str]) -> str:
     """Return the image's key for a key of a feature store, which may end in an image's suffix."""
     stem, suffix = os.path.splitext(key)
     return key if key in known or suffix.lower() not in IMAGE_SUFFIXES else stem

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from preimage.errors import parse_json
-from preimage.io import ImageSource, Listing, find_images
+from preimage.io import ImageSource, Listing
 from preimage.old_names import IMAGE_LIST, renamed
-from preimage.training.config import MIN_VAL_IMAGES, SAMPLES, TrainConfig
+from preimage.training.config import MIN_VAL_IMAGES, TrainConfig
 from preimage.training.images import BadImage, ImageSet, Note, inspect, refuse_bad
 
 T = TypeVar("T")
@@ -133,18 +132,6 @@ class Split(NamedTuple):
     train: list[Item]
     val: list[Item]
     skipped: tuple[BadImage, ...]
-
-
-def list_images(paths: Sequence[str], config: TrainConfig, note: Note) -> Listing:
-    """List the images, except for the run's sample sheets if its folder is among the paths."""
-    sheets = os.path.join(os.path.abspath(config.output), SAMPLES, "step-")
-    listing = find_images(paths, skip_bad=config.skip_bad)
-    for sentence in listing.notes:
-        note(sentence)
-    others = [source for source in listing.sources if not os.path.abspath(source.path).startswith(sheets)]
-    if count := len(listing.sources) - len(others):
-        note(f"{count} sample sheets of the run in {config.output} are not trained on")
-    return dataclasses.replace(listing, sources=others)
 
 
 def inspect_images(

@@ -21,7 +21,7 @@ from preimage.representations import Representation
 from preimage.training import cache_decision, checkpoint, interval
 from preimage.training.builders import build_state, choose_step, init_warning
 from preimage.training.checkpoint import CHECKPOINT, Progress
-from preimage.training.config import TrainConfig
+from preimage.training.config import SETTINGS, TrainConfig
 from preimage.training.dataset import Batch
 from preimage.training.dataset_factory import open_dataset
 from preimage.training.display import METRICS, Display, Metrics
@@ -40,8 +40,6 @@ from preimage.training.validation import (
     validate,
     with_scaled_noise,
 )
-
-_SETTINGS = "train.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -380,7 +378,7 @@ class Trainer:
         fields = json.loads(self.config.to_json())
         if skipped:
             fields["skipped"] = [bad.problem for bad in skipped]
-        with atomic_write(self.folder / _SETTINGS) as file:
+        with atomic_write(self.folder / SETTINGS) as file:
             file.write(json.dumps(fields).encode() + b"\n")
         self._skipped = len(skipped)
 
