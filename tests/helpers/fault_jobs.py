@@ -298,7 +298,7 @@ JOBS: dict[str, Callable[[Path, Path, Path], Job]] = {
     },
     **{
         f"extract{suffix}": lambda *folders, suffix=suffix: FileExtraction(*folders, suffix=suffix)
-        for suffix in (".safetensors", ".npz", ".h5", ".mat")
+        for suffix in (".safetensors", ".npy", ".npz", ".h5", ".mat")
     },
     "convert": Conversion,
     "merge": Merge,

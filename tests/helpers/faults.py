@@ -39,7 +39,8 @@ TRIALS = int(os.environ.get("PREIMAGE_KILLS", "2"))
 
 # Names of the work in `fault_jobs.JOBS`, except the extractions of other representations.
 WORK = (
-    *("extract", "extract.safetensors", "extract.npz", "extract.h5", "extract.mat", "convert", "merge", "merge-copies"),
+    *("extract", "extract.safetensors", "extract.npy", "extract.npz", "extract.h5", "extract.mat", "convert", "merge"),
+    "merge-copies",
     *("invert", "checkpoint", "inverter", "keypoints", "train", "cache"),
 )
 

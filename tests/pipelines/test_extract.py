@@ -381,8 +381,7 @@ def test_extract_returns_the_features_written(photo_folder: Path, tmp_path: Path
     expected = FeatureStore(tmp_path / "f") if not suffix else extract(HOG, photo_folder, tmp_path / "expected")
     assert isinstance(written, FeatureStore) == (suffix in ("", ".safetensors"))
     assert (written.spec, len(written)) == (HOG.spec, 20)
-    keys = list(expected) if suffix != ".npy" else list(written)  # .npy files have no keys
-    for key, features in zip(keys, expected.stack(), strict=True):
+    for key, features in zip(expected, expected.stack(), strict=True):
         assert np.array_equal(written[key], features)
 
 
@@ -392,6 +391,37 @@ def test_vectors_in_numpy_files_need_the_size_of_the_images(photo_folder: Path, 
     assert not (tmp_path / "f.npy").exists()
     written = extract(Brightness(), photo_folder, tmp_path / "f.npy", size=64)
     assert np.array_equal(written.processed_sizes, [[64, 64]] * 20)
+
+
+def test_keys_are_written_next_to_an_npy(photo_folder: Path, tmp_path: Path) -> None:
+    """They replace those of an earlier output, and are read again; nothing else is left."""
+    output, keys = tmp_path / "e.npy", tmp_path / "e.keys.txt"
+    output.write_bytes(b"earlier")
+    keys.write_text("of another array\n")
+    summary = extract_with_summary(HOG, photo_folder, output, size=64)
+    names = [source.key for source in list_images(photo_folder)]
+    assert sorted(os.listdir(tmp_path)) == ["e.keys.txt", "e.npy"]
+    assert keys.read_text().splitlines() == names
+    assert (summary.output, summary.bytes, summary.images) == (output, output.stat().st_size, 20)
+    half = photo_folder.parent / "half"
+    half.mkdir()
+    for name in names[::2]:
+        shutil.copy(next(photo_folder.glob(f"{name}.*")), half)
+    assert list(extract(HOG, half, output, size=64)) == names[::2] == keys.read_text().splitlines()
+
+
+@pytest.mark.usefixtures("short_shards")
+def test_an_interrupted_extraction_to_an_npy_changes_neither_array_nor_keys(photo_folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "e.npy"
+    extract(HOG, photo_folder, output, size=64)
+    before = [output.read_bytes(), (tmp_path / "e.keys.txt").read_bytes()]
+    with pytest.raises(Stop):
+        extract(HOG, photo_folder, output, size=32, progress=stop_after(7))
+    assert [output.read_bytes(), (tmp_path / "e.keys.txt").read_bytes()] == before
+    summary = extract_with_summary(HOG, photo_folder, output, size=32)
+    assert summary.resumed > 0
+    assert np.load(output).shape == (20, 31, 4, 4)
+    assert sorted(os.listdir(tmp_path)) == ["e.keys.txt", "e.npy"]
 
 
 def test_output_as_plain_arrays(photo_folder: Path, mixed: Path, tmp_path: Path) -> None:

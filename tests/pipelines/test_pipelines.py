@@ -62,6 +62,23 @@ def test_plain_arrays_need_a_spec(photo_folder: Path, tiny: Path, tmp_path: Path
     assert invert(tmp_path / "f.npy", tmp_path / "out", inverter=tiny, spec=HOG.spec).images == 20
 
 
+def test_images_inverted_from_an_npy_have_their_names(mixed: Path, tiny: Path, tmp_path: Path) -> None:
+    extract(HOG, mixed, tmp_path / "photos.hog", size=64)
+    convert(tmp_path / "photos.hog", tmp_path / "c.npy")
+    extract(HOG, mixed, tmp_path / "e.npy", size=64)
+    for name in ("c", "e"):
+        assert (tmp_path / f"{name}.keys.txt").read_text().splitlines() == list(FeatureStore(tmp_path / "photos.hog"))
+        invert(tmp_path / f"{name}.npy", tmp_path / name, inverter=tiny, spec=HOG.spec)
+        assert (tmp_path / name / "sub" / "rocket.png").is_file() and not list((tmp_path / name).glob("0*"))
+    (tmp_path / "e.keys.txt").write_text("astronaut\n")
+    with pytest.raises(FileFormatError, match=r"e\.keys\.txt: 1 key for 5 images in .*e\.npy"):
+        invert(tmp_path / "e.npy", tmp_path / "stale", inverter=tiny, spec=HOG.spec)
+    assert not (tmp_path / "stale").exists()
+    (tmp_path / "e.keys.txt").unlink()
+    invert(tmp_path / "e.npy", tmp_path / "numbered", inverter=tiny, spec=HOG.spec)
+    assert (tmp_path / "numbered" / "00004.png").is_file()
+
+
 def test_other_spec_names_the_field(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
     extract(create_representation("hog", cell_size=4), photo_folder, tmp_path / "f")
     with pytest.raises(ValueError, match=r"inverter != features\): parameters\.cell_size: 8 != 4"):

@@ -15,7 +15,9 @@ _QUICK = ("checkpoint", "inverter", "merge")  # interrupted at every operation b
 _REPRESENTATIONS = ("extract-lbp", "extract-dense-sift", "extract-sift", "extract-convolution")
 
 
-@pytest.mark.parametrize("work", spread(WORK, "extract", "train", "cache", "extract.npz", "convert", "invert", *_QUICK))
+@pytest.mark.parametrize(
+    "work", spread(WORK, "extract", "train", "cache", "extract.npy", "extract.npz", "convert", "invert", *_QUICK)
+)
 def test_killed_at_every_operation(faults: FaultServer, photo_folder: Path, tmp_path: Path, work: str) -> None:
     trials = 0 if TRIALS >= 50 or work in _QUICK else TRIALS
     result = faults.interrupt(work, "kill", photo_folder, tmp_path, trials)

@@ -77,7 +77,10 @@ def check_output_file(path: str | os.PathLike[str]) -> None:
         refuse_url(path)
     elif target.exists() and not target.is_file():
         raise ValueError(f"{os.fspath(path)}: not a regular file, cannot be replaced")
-    check_output_folder(target.parent)
+    try:
+        check_output_folder(target.parent)
+    except PermissionError as error:
+        raise PermissionError(error.errno, "is in a folder that cannot be written to", os.fspath(path)) from None
 
 
 def refuse_url(path: str | os.PathLike[str]) -> None:

@@ -30,7 +30,8 @@ def convert(
         features: Feature store (folder or file, also of format version 1), or arrays in a ``.mat``, ``.h5`` or
             ``.hdf5`` file that contains their spec.
         output: File with suffix ``.safetensors`` (a single-file store) or ``.npy``, ``.npz``, ``.mat``, ``.h5`` or
-            ``.hdf5`` (arrays), which replaces an earlier file; otherwise the folder of a new store.
+            ``.hdf5`` (arrays), which replaces an earlier file; otherwise the folder of a new store. The keys of
+            ``F.npy`` are written to ``F.keys.txt``.
         dtype: Data type of the output, ``"float32"`` or ``"float16"``; ``None`` keeps float16 if the format supports
             it, and is float32 otherwise.
         convention: Axis convention of arrays, see `preimage.io.arrays.conventions`; ``None`` is the default of the

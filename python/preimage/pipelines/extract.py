@@ -11,7 +11,15 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preimage.io.arrays import NUMPY_SUFFIXES, SUFFIXES, check_writable, is_array_file, read_array_file
+from preimage.io.arrays import (
+    NUMPY_SUFFIXES,
+    SUFFIXES,
+    check_writable,
+    is_array_file,
+    move_array_file,
+    read_array_file,
+)
+from preimage.io.arrays.keys import keys_file
 from preimage.io.atomic import move_into_place
 from preimage.pipelines.convert import suffix_problem, write_as
 from preimage.pipelines.extract_batches import Extraction, device_for_extraction
@@ -95,9 +103,9 @@ def extract(
         representation: Representation to compute, or its name.
         images: Path or paths (folders, image files, tar shards), or image sources.
         output: Folder for a `preimage.FeatureStore`; or a file, which replaces an earlier one: with suffix
-            ``.safetensors`` a single-file store, ``.npy`` and ``.npz`` plain arrays, ``.mat`` for MATLAB (v5),
-            ``.h5`` and ``.hdf5`` for HDF5 with the groups of hloc. A file is written at the end from a store
-            ``OUTPUT.partial``.
+            ``.safetensors`` a single-file store, ``.npy`` and ``.npz`` plain arrays (the keys of ``F.npy`` are
+            written to ``F.keys.txt``), ``.mat`` for MATLAB (v5), ``.h5`` and ``.hdf5`` for HDF5 with the groups of
+            hloc. A file is written at the end from a store ``OUTPUT.partial``.
         size: Side in pixels to which images are resized (short side) and center-cropped. ``None`` keeps their sizes,
             unless the representation takes images of one size only.
         dtype: Data type of the stored features, ``"float32"`` or ``"float16"``; MATLAB files take only the first.
@@ -233,8 +241,13 @@ def extract_with_summary(
         if folder != path:
             # Written in the store's folder first, so that a kill leaves no stray file elsewhere.
             joined = folder / f".preimage-joined{path.suffix.lower()}"
-            write_as(FeatureStore(folder), joined, dtype=dtype, convention=convention)
-            move_into_place(joined, path)
+            try:
+                write_as(FeatureStore(folder), joined, dtype=dtype, convention=convention)
+                (move_array_file if is_array_file(path) else move_into_place)(joined, path)
+            finally:
+                for left in (joined, keys_file(joined)):
+                    with contextlib.suppress(OSError):  # the first error is the one to report
+                        left.unlink(missing_ok=True)
             remove_store(folder)
     return ExtractSummary(
         output=path,

@@ -247,3 +247,18 @@ def test_without_h5py_the_error_names_the_extra(tmp_path, monkeypatch):
     ):
         with pytest.raises(ImportError, match=r"preimage\[formats\]"):
             call()
+
+
+def test_a_stack_in_a_group_is_named(tmp_path):
+    """A group is one image, also if it is the only one."""
+    for name, spec, stack in (("maps", HOG, STACK), ("vectors", VECTORS, STACK[:, :5, 0, 0])):
+        dataset = "features" if spec is HOG else "global_descriptor"
+        path = hloc(tmp_path / f"{name}.h5", {"all": {dataset: stack, "image_size": np.array([64, 48])}})
+        with pytest.raises(
+            FileFormatError, match=rf"{name}\.h5: 'all': features must have shape.*got \({len(stack)}, "
+        ):
+            read_hdf5_features(path, spec)
+    path = hloc(tmp_path / "f.h5", {"a": {"features": STACK[0]}, "b": {"features": STACK[1]}})
+    for keys, words in ((["a"], "1 key for 2 images"), (["a", "a"], "'a' twice")):
+        with pytest.raises(ValueError, match=rf"f\.h5: .*{words}"):
+            read_hdf5_features(path, HOG, keys=keys)

@@ -340,3 +340,15 @@ def test_frames_of_sparse_sift_are_no_dense_sift(tmp_path):
     scipy.io.savemat(tmp_path / "f.mat", {"F": np.ones((4, 6)), "D": np.ones((128, 6))})
     with pytest.raises(FileFormatError, match=r"SIFT.*\(4, 6\).*SIFT"):
         read_array_file(tmp_path / "f.mat", SIFT, "matlab")
+
+
+def test_another_variable_besides_a_stack_is_named(tmp_path):
+    stack = STACK.transpose(2, 3, 1, 0)
+    for extra in (np.arange(3.0), np.arange(12.0).reshape(3, 4)):
+        scipy.io.savemat(tmp_path / "f.mat", {"features": stack, "keys": extra})
+        with pytest.raises(FileFormatError, match=r"f\.mat: .*besides 'features' \(.*also found 'keys'.*--variable"):
+            read_mat_features(tmp_path / "f.mat", HOG, convention="matlab")
+    scipy.io.savemat(tmp_path / "f.mat", {"features": stack})
+    for keys, words in ((["a"], r"1 key for 3 images"), (["a", "b", "a"], "'a' twice")):
+        with pytest.raises(ValueError, match=rf"f\.mat: .*{words}"):
+            read_mat_features(tmp_path / "f.mat", HOG, convention="matlab", keys=keys)

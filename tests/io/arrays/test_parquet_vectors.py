@@ -57,6 +57,16 @@ def test_features_with_and_without_keys(tmp_path: Path) -> None:
     assert (file.spec.representation, file.spec.channels, file.spec.stride) == ("clip", 4, None)
     assert np.array_equal(file["sub/c"], VECTORS[2])
     path = saved(tmp_path, {"v": lists()})
+    (tmp_path / "index.keys.txt").write_text("\n".join(KEYS[::-1]))
+    beside = read_user_features(path, name=None, image_size=64)
+    assert np.array_equal(beside["sub/c"], VECTORS[3])
+    (tmp_path / "index.keys.txt").write_text("\n".join(KEYS[1:]))
+    with pytest.raises(FileFormatError, match=r"index\.keys\.txt: 5 keys for 6 images in .*index\.parquet"):
+        read_user_features(path, name=None, image_size=64)
+    (tmp_path / "index.keys.txt").unlink()
+    with pytest.raises(FileFormatError, match=r"index\.parquet: .*'b' twice"):
+        read_user_features(saved(tmp_path, {"path": [*KEYS[:5], "b"], "v": lists()}), name=None, image_size=64)
+    saved(tmp_path, {"v": lists()})
     with pytest.raises(ValueError, match=r"index\.parquet.*keys.*column 'key'"):
         read_user_features(path, name=None, image_size=64)
     assert list(read_user_features(path, name=None, image_size=64, default_keys=KEYS)) == KEYS

@@ -7,6 +7,7 @@ from preimage.io.arrays.formats import (
     check_writable,
     default_convention,
     is_array_file,
+    move_array_file,
     read_array_file,
     write_array_file,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "check_writable",
     "default_convention",
     "is_array_file",
+    "move_array_file",
     "read_array_file",
     "write_array_file",
 ]

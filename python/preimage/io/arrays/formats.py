@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,13 +12,13 @@ from preimage.io.arrays.conventions import check_convention, has_frames
 from preimage.io.arrays.faiss_index import open_faiss
 from preimage.io.arrays.hdf5 import open_hdf5, read_hdf5_features, write_hdf5_features
 from preimage.io.arrays.hdf5_checks import require_h5py
-from preimage.io.arrays.keys import keys_of
+from preimage.io.arrays.keys import StoredKeys, keys_file, keys_of, replacing_keys
 from preimage.io.arrays.mat import open_mat, read_mat_features, write_mat_features
 from preimage.io.arrays.mat5 import require_scipy
 from preimage.io.arrays.npy import open_arrays, read_numpy_features, write_numpy_features
 from preimage.io.arrays.parquet_vectors import open_parquet
 from preimage.io.arrays.stored_arrays import StoredArray, agreed_spec, feature_file
-from preimage.io.atomic import StrPath
+from preimage.io.atomic import StrPath, move_into_place
 from preimage.io.feature_file import FeatureFile, FeatureRecord, Size
 from preimage.spec import Spec
 
@@ -84,14 +87,16 @@ def read_array_file(
     )
 
 
-def open_vectors(path: StrPath) -> tuple[StoredArray, list[str] | None]:
+def open_vectors(path: StrPath) -> tuple[StoredArray, StoredKeys | None]:
     """Return the vectors (N, C) of a Parquet file or a FAISS index, and their keys; ``None`` if it has none.
 
-    The keys of a FAISS index are in ``F.keys.txt`` next to ``F.faiss``, one per line, in the order of the vectors.
+    The keys of a FAISS index, and of a Parquet file without a column of keys, are in ``F.keys.txt`` next to it, one per
+    line, in the order of the vectors.
     """
-    if Path(path).suffix.lower() == ".parquet":
-        return open_parquet(path)
-    return open_faiss(path), keys_of(path)
+    if Path(path).suffix.lower() != ".parquet":
+        return open_faiss(path), keys_of(path)
+    array, keys = open_parquet(path)
+    return array, keys_of(path) if keys is None else StoredKeys(path, keys)
 
 
 def stored_spec(path: StrPath, variables: Sequence[str] | None = None) -> Spec | None:
@@ -107,7 +112,9 @@ def check_writable(path: StrPath, spec: Spec, dtype: str, convention: str | None
     """Check that features can be written to `path`, before any are computed.
 
     Raises:
-        ValueError: The format does not support the dtype or convention.
+        ValueError: The format does not support the dtype or convention, or the file of the keys of an ``.npy`` file
+            is not a regular file or belongs to another file.
+        OSError: The name of the file of keys is too long.
         ImportError: h5py or SciPy is not installed.
     """
     suffix = Path(path).suffix.lower()
@@ -119,10 +126,30 @@ def check_writable(path: StrPath, spec: Spec, dtype: str, convention: str | None
         raise ValueError(f"{path}: dtype must be 'float32' (single) in a MATLAB file, got {dtype!r}")
     if suffix == ".npy" and (chosen.startswith("matlab") or has_frames(spec, chosen)):
         raise ValueError(f"{path}: one .npy array cannot store convention {chosen!r}, use .npz")
+    if suffix == ".npy":
+        _check_keys_file(path)
     if suffix in HDF5_SUFFIXES:
         require_h5py()
     if suffix == ".mat":
         require_scipy()
+
+
+def _check_keys_file(path: StrPath) -> None:
+    """Raise unless the keys of an ``.npy`` file can be written next to it."""
+    keys = keys_file(path)
+    try:
+        regular = stat.S_ISREG(os.stat(keys).st_mode)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise
+        regular = True  # there is none, or the array cannot be written either
+    if not regular:
+        raise ValueError(f"{keys}: not a regular file, cannot be replaced by the keys of {path}")
+    for suffix in VECTOR_SUFFIXES:
+        if (other := Path(path).with_suffix(suffix)).is_file():
+            raise ValueError(
+                f"{path}: its keys would be written to {keys}, where those of {other} are: use another name"
+            )
 
 
 def default_convention(path: StrPath, spec: Spec) -> str:
@@ -147,7 +174,8 @@ def write_array_file(
     """Write features to an ``.npy``, ``.npz``, ``.mat``, ``.h5`` or ``.hdf5`` file, atomically.
 
     Args:
-        path: Path of the file. An earlier file is replaced only on success.
+        path: Path of the file. An earlier file is replaced only on success. The keys of ``F.npy`` are written to
+            ``F.keys.txt``.
         spec: Spec of the features.
         records: Any iterable of records, consumed once.
         dtype: Stored dtype, ``"float32"``, or ``"float16"`` except for ``.mat``.
@@ -168,3 +196,17 @@ def write_array_file(
         write_mat_features(path, spec, records, dtype=dtype, convention=chosen)
     else:
         write_numpy_features(path, spec, records, dtype=dtype, convention=chosen)
+
+
+def move_array_file(finished: Path, path: StrPath) -> None:
+    """Rename a file of `write_array_file` within one file system, and copy the keys next to an ``.npy`` file.
+
+    Raises:
+        OSError: Any error of the operating system, with `path` as its path.
+    """
+    if finished.suffix != ".npy":
+        move_into_place(finished, path)
+        return
+    with replacing_keys(path) as replace_keys:
+        replace_keys(keys_file(finished).read_bytes())
+        move_into_place(finished, path)

@@ -29,6 +29,7 @@ from preimage.old_names import MATLAB_VARIABLES
 from preimage.spec import Spec
 
 _METADATA = ("preimage_spec", "preimage_convention", "preimage_keys", "preimage_sizes")
+_SELECT = "save the features alone, or select them: --variable NAME, variables=[...]"
 _IMAGE = re.compile(r"image_(\d{1,9})(?:_(descriptors|frames))?")
 
 
@@ -72,22 +73,19 @@ def read_mat_features(
     if spec.stride is None:
         arrays = [_as_vector(array) for array in arrays]
     if "keys" not in notes or variables is not None:
-        return feature_file(path, spec, convention, arrays, keys=keys, processed_sizes=processed_sizes)
-    try:
         return feature_file(
-            path,
-            spec,
-            convention,
-            _renamed(path, arrays, notes["keys"]),
-            keys=keys,
-            processed_sizes=processed_sizes,
-            stored_sizes=notes["processed"],
-            original_sizes=notes["original"],
+            path, spec, convention, arrays, keys=keys, processed_sizes=processed_sizes, advice=f" ({_SELECT})"
         )
-    except ValueError as error:
-        if isinstance(error, FileFormatError) or keys is not None or processed_sizes is not None:
-            raise
-        raise FileFormatError(path, str(error)) from error
+    return feature_file(
+        path,
+        spec,
+        convention,
+        _renamed(path, arrays, notes["keys"]),
+        keys=keys,
+        processed_sizes=processed_sizes,
+        stored_sizes=notes["processed"],
+        original_sizes=notes["original"],
+    )
 
 
 def _as_vector(array: StoredArray) -> StoredArray:
@@ -139,10 +137,7 @@ def _current_name(variable: mat5.Variable) -> str:
 
 def _check(variable: mat5.Variable) -> None:
     if variable.kind != "numbers" or variable.dtype is None:
-        raise ValueError(
-            f"{variable.name!r} must be a single or double array, got {variable.kind} (save the features alone, or "
-            "select them: --variable NAME, variables=[...])"
-        )
+        raise ValueError(f"{variable.name!r} must be a single or double array, got {variable.kind} ({_SELECT})")
     check_array(variable.name, variable.shape, variable.dtype)
 
 

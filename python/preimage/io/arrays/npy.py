@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.io.arrays.conventions import check_convention, has_frames
-from preimage.io.arrays.keys import KEYS_MEMBER, holds_objects, holds_text, keys_of
+from preimage.io.arrays.keys import KEYS_MEMBER, StoredKeys, dtype_name, holds_keys, keys_of, keys_text, replacing_keys
 from preimage.io.arrays.stored_arrays import MAX_ARRAY_BYTES, StoredArray, feature_file, stored_records
 from preimage.io.atomic import StrPath, atomic_write
 from preimage.io.feature_file import DTYPES, FeatureFile, FeatureRecord, Size
@@ -36,7 +36,7 @@ def read_numpy_features(
     spec: Spec,
     *,
     convention: str = "preimage",
-    keys: Sequence[str] | None = None,
+    keys: Sequence[str] | StoredKeys | None = None,
     processed_sizes: Sequence[Size] | Size | None = None,
 ) -> FeatureFile:
     """Open features in an ``.npy`` or ``.npz`` file. Nothing is unpickled.
@@ -118,14 +118,8 @@ def open_npz(path: StrPath, *, any_numbers: bool = False) -> list[StoredArray]:
             raise ValueError(f"{member.filename!r} begins before the file")  # seeking there would be an OSError
         if member.filename == KEYS_MEMBER and not any_numbers:
             with archive.open(member) as file:
-                if holds_text(file):
+                if holds_keys(file):
                     continue
-            with archive.open(member) as file:
-                if holds_objects(file):
-                    raise ValueError(
-                        "its keys are Python objects, which are not unpickled: save them as strings, "
-                        "keys=np.array(keys, dtype=str)"
-                    )
         with archive.open(member) as file:
             try:
                 shape, dtype = _read_npy_header(file, member.file_size, any_numbers)
@@ -135,7 +129,17 @@ def open_npz(path: StrPath, *, any_numbers: bool = False) -> list[StoredArray]:
         arrays.append(StoredArray(name, shape, dtype, functools.partial(_read_member, archive, member, path)))
     if not arrays:
         raise ValueError("an .npz file without arrays")
+    if not any_numbers:
+        _check_keys_are_not_numbers(arrays)
     return arrays
+
+
+def _check_keys_are_not_numbers(arrays: Sequence[StoredArray]) -> None:
+    """Raise ``ValueError`` if an array ``keys`` of numbers is not the features of an image of that name."""
+    others = [array for array in arrays if array.name != "keys"]
+    for array in arrays:
+        if array.name == "keys" and len(array.shape) == 1 and others and all(len(one.shape) > 1 for one in others):
+            raise ValueError(f"keys must be strings, got {array.dtype.name}: keys=np.array(keys, dtype=str)")
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: StrPath) -> NDArray[Any]:
@@ -181,18 +185,11 @@ def _described(header: bytes, any_numbers: bool = False) -> tuple[tuple[int, ...
     wanted = "[<>=|]?(?:f[248]|[iu][1248])" if any_numbers else "[<>=|]?f[248]|[|<=]?u1"
     if not isinstance(descr, str) or not re.fullmatch(wanted, descr):
         simple = isinstance(descr, str) and re.fullmatch(r"[<>=|][biuc](1|2|4|8|16)", descr)
-        came = _name(descr) if simple else f"{descr!r:.60}"
+        came = dtype_name(descr) if simple else f"{descr!r:.60}"
         raise ValueError(f"dtype must be float16, float32 or float64, got {came}")
     if not isinstance(shape, tuple) or not all(type(side) is int for side in shape):
         raise ValueError(f"the shape of an array must be a tuple of integers, got {shape!r:.60}")
     return shape, np.dtype(descr)
-
-
-def _name(descr: str) -> str:
-    try:
-        return np.dtype(descr).name
-    except TypeError:
-        return repr(descr)
 
 
 def write_numpy_features(
@@ -206,8 +203,9 @@ def write_numpy_features(
     """Write features to an ``.npy`` or ``.npz`` file, atomically, with one image in memory at a time.
 
     Args:
-        path: Path of the file. With the suffix ``.npy`` it contains one array (B, C, h, w) or (B, C), with ``.npz``
-            one uncompressed array per image under its key. Spec and sizes are not stored.
+        path: Path of the file. With the suffix ``.npy`` it contains one array (B, C, h, w) or (B, C), and a text file
+            ``F.keys.txt`` next to ``F.npy`` the keys of its rows, one per line; with ``.npz`` it contains one
+            uncompressed array per image under its key. Spec and sizes are not stored.
         spec: Spec of the features.
         records: Any iterable of records, such as ``file.records()``, consumed once.
         dtype: Stored dtype, ``"float32"`` or ``"float16"``.
@@ -216,7 +214,8 @@ def write_numpy_features(
 
     Raises:
         ValueError: Suffix or `dtype` is invalid, a record is invalid (see `preimage.write_features`), there is no
-            record, the spec does not support the convention, or images have different shapes (``.npy``).
+            record, the spec does not support the convention, or (``.npy``) images have different shapes, or a key
+            cannot be a line of a text file.
         TypeError: Features are not a floating-point NumPy array.
         OSError: Any error of the operating system, such as a full disk. `path` is unchanged then.
     """
@@ -228,9 +227,18 @@ def write_numpy_features(
     check_convention(spec, convention)
     if suffix == ".npy" and (convention.startswith("matlab") or has_frames(spec, convention)):
         raise ValueError(f"{path}: one .npy array cannot store convention {convention!r}, use .npz")
+    arrays = _named(spec, convention, records, dtype)
+    if suffix == ".npy":
+        with replacing_keys(path) as replace_keys, atomic_write(path) as file:
+            if not (keys := _write_npy(file, arrays)):
+                raise ValueError(f"{path}: no images to write")
+            data = keys_text(path, keys)
+            file.flush()
+            os.fsync(file.fileno())  # a full disk is an error here, before the earlier keys are set aside
+            replace_keys(data)
+        return
     with atomic_write(path) as file:
-        written = (_write_npz if suffix == ".npz" else _write_npy)(file, _named(spec, convention, records, dtype))
-        if not written:
+        if not _write_npz(file, arrays):
             raise ValueError(f"{path}: no images to write")
 
 
@@ -251,10 +259,12 @@ def _write_npz(file: IO[bytes], arrays: Iterable[tuple[str, NDArray[Any]]]) -> i
         return len(archive.infolist())
 
 
-def _write_npy(file: IO[bytes], arrays: Iterable[tuple[str, NDArray[Any]]]) -> int:
-    count, shape, descr = 0, (), ""
+def _write_npy(file: IO[bytes], arrays: Iterable[tuple[str, NDArray[Any]]]) -> list[str]:
+    """Write a stack of arrays, and return their keys."""
+    keys: list[str] = []
+    shape, descr = (), ""
     for key, array in arrays:
-        if count == 0:
+        if not keys:
             shape, descr = array.shape, array.dtype.str
             file.write(_npy_header(0, shape, descr))
         if array.shape != shape:
@@ -263,10 +273,10 @@ def _write_npy(file: IO[bytes], arrays: Iterable[tuple[str, NDArray[Any]]]) -> i
                 f"{shape}: write .npz"
             )
         file.write(array.tobytes())
-        count += 1
+        keys.append(key)
     file.seek(0)
-    file.write(_npy_header(count, shape, descr) if count else b"")
-    return count
+    file.write(_npy_header(len(keys), shape, descr) if keys else b"")
+    return keys
 
 
 def _npy_header(count: int, shape: tuple[int, ...], descr: str) -> bytes:

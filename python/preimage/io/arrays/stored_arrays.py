@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.io.arrays import conventions
-from preimage.io.atomic import StrPath, as_keys
+from preimage.io.arrays.keys import StoredKeys, check_keys
+from preimage.io.atomic import StrPath
 from preimage.io.feature_file import MAX_IMAGES, FeatureFile, FeatureRecord, Size, check_record, is_size, stored_array
 from preimage.spec import Spec
 
@@ -54,10 +55,11 @@ def feature_file(
     convention: str,
     arrays: Sequence[StoredArray],
     *,
-    keys: Sequence[str] | None = None,
+    keys: Sequence[str] | StoredKeys | None = None,
     processed_sizes: Sequence[Size] | Size | None = None,
     stored_sizes: Sequence[Size | None] | None = None,
     original_sizes: Sequence[Size | None] | None = None,
+    advice: str = "",
 ) -> FeatureFile:
     """Return the features contained in the arrays of a file.
 
@@ -66,31 +68,47 @@ def feature_file(
         spec: Spec of the features.
         convention: Convention of the arrays, which the spec must support.
         arrays: One stack of several images, one array per image, or descriptors and frames of each image.
-        keys: Keys of the images, instead of the arrays' names.
+        keys: Keys of the images, instead of the arrays' names, from the caller or from a file.
         processed_sizes: (height, width) in pixels of the images that the features were computed from, one for all or
             one per image.
-        stored_sizes: Sizes stated in the file, one per image. Without `processed_sizes` they are used for vectors, and
-            for maps if the shape can result from that size (some programs store the size before resizing).
+        stored_sizes: Sizes stated in the file, one per image, which then has one array each. Without `processed_sizes`
+            they are used for vectors, and for maps if the shape can result from that size (some programs store the size
+            before resizing).
         original_sizes: Sizes of the decoded images stated in the file, one per image; by default the processed sizes.
+        advice: What to do about a file with other arrays than features, for the error message.
 
     Raises:
-        FileFormatError: The arrays do not match spec and convention.
-        ValueError: Keys or sizes do not match the file, or sizes are missing.
+        FileFormatError: The arrays do not match spec and convention, or keys from a file do not match the arrays.
+        ValueError: Keys from the caller or sizes do not match the file, or sizes are missing.
     """
     try:
-        images = _images(Path(path).stem, spec, convention, arrays)
+        if not arrays:
+            raise ValueError("contains no arrays")
+        if conventions.has_frames(spec, convention):
+            pairs = _pairs(Path(path).stem, arrays).items()
+            images = [_dense_sift_image(key, spec, convention, *pair) for key, pair in pairs]
+        elif len(arrays) == 1 and stored_sizes is None:
+            _check_not_uint8(arrays)
+            images = _one_array(Path(path).stem, spec, convention, arrays[0])
+        else:
+            _check_not_uint8(arrays)
+            if stored_sizes is None:
+                _check_stack_is_alone(spec, convention, arrays, isinstance(keys, StoredKeys), advice)
+            images = _images(spec, convention, arrays)
         if stored_sizes is not None and len(stored_sizes) != len(images):
             raise ValueError(f"contains {len(images)} images instead of {len(stored_sizes)}")
-        if keys is None:
-            check_keys([image.key for image in images], len(images))
     except FileFormatError:
         raise
     except ValueError as error:
         raise FileFormatError(path, str(error)) from error
-    names = check_keys([image.key for image in images] if keys is None else keys, len(images))
+    given = StoredKeys(path, [image.key for image in images]) if keys is None else keys
+    names = check_keys(path, given, len(images))
     if stored_sizes is None:
         stored_sizes = [None] * len(images)
-    sizes = _checked_sizes(processed_sizes, [image.shape for image in images], spec, stored_sizes)
+    try:
+        sizes = _checked_sizes(processed_sizes, [image.shape for image in images], spec, stored_sizes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     originals = sizes if original_sizes is None else original_sizes
     return FeatureFile(
         path,
@@ -168,19 +186,17 @@ def stored_records(
         yield record, stored | kept
 
 
-def _images(stem: str, spec: Spec, convention: str, arrays: Sequence[StoredArray]) -> list[_Image]:
-    if not arrays:
-        raise ValueError("contains no arrays")
-    if conventions.has_frames(spec, convention):
-        return [_dense_sift_image(key, spec, convention, *pair) for key, pair in _pairs(stem, arrays).items()]
+def _check_not_uint8(arrays: Sequence[StoredArray]) -> None:
     for array in arrays:
         if array.dtype == np.uint8:
             raise ValueError(
                 f"{array.name!r} must be an array of {_FLOATS}, got uint8 (uint8 SIFT descriptors need the "
                 f"representation dense-sift and the convention matlab, matlab-transposed or cyvlfeat)"
             )
-    if len(arrays) == 1:
-        return _one_array(stem, spec, convention, arrays[0])
+
+
+def _images(spec: Spec, convention: str, arrays: Sequence[StoredArray]) -> list[_Image]:
+    """Return the images of arrays that are one image each."""
     images = []
     for array in arrays:
         try:
@@ -189,6 +205,40 @@ def _images(stem: str, spec: Spec, convention: str, arrays: Sequence[StoredArray
             raise ValueError(f"{array.name!r}: {error}") from error
         images.append(_Image(array.name, shape, _planar(spec, convention, array.load)))
     return images
+
+
+def _check_stack_is_alone(spec: Spec, convention: str, arrays: Sequence[StoredArray], keyed: bool, advice: str) -> None:
+    """Raise ``ValueError`` if a file contains a stack of images and other arrays, and not just one array per image."""
+
+    def is_image(array: StoredArray) -> bool:
+        try:
+            return bool(conventions.planar_shape(spec, convention, array.shape))
+        except ValueError:
+            return False
+
+    images = sum(map(is_image, arrays))
+    stacks = [array for array in arrays if conventions.stack_of(spec, convention, array.shape)]
+    if stacks and (images < len(arrays) if keyed else not images):
+        raise ValueError(stack_problem(arrays, stacks, keyed) + advice)
+
+
+def stack_problem(arrays: Sequence[StoredArray], stacks: Sequence[StoredArray], keyed: bool) -> str:
+    """Return the message for a file with a stack of images and other arrays.
+
+    Args:
+        arrays: All arrays of the file except its keys.
+        stacks: Those of them that can be the stack.
+        keyed: Whether the file contains keys.
+    """
+
+    def listed(some: Sequence[StoredArray]) -> str:
+        return ", ".join(f"{array.name!r} {array.shape}" for array in some[:3]) + (", ..." if len(some) > 3 else "")
+
+    wanted = "one stacked array and `keys` were expected" if keyed else "one stacked array was expected"
+    if len(stacks) != 1:
+        return f"{wanted}, got {len(arrays)} arrays: {listed(arrays)}"
+    others = [array for array in arrays if array is not stacks[0]]
+    return f"{wanted}; besides {listed(stacks)} also found {listed(others)}"
 
 
 def _one_array(stem: str, spec: Spec, convention: str, array: StoredArray) -> list[_Image]:
@@ -263,13 +313,6 @@ def _dense_sift_image(key: str, spec: Spec, convention: str, descriptors: Stored
 
 def _is_frames(array: StoredArray, spec: Spec, convention: str) -> bool:
     return conventions.has_frames(spec, convention) and role_of(array.name)[1] == "frames"
-
-
-def check_keys(keys: Sequence[str], count: int) -> list[str]:
-    """Return `as_keys` of the keys of `count` images; raises ``ValueError`` if they are invalid."""
-    if len(keys) != count:
-        raise ValueError(f"{len(keys)} keys for {count} images")
-    return as_keys(keys)
 
 
 def _checked_sizes(

@@ -16,9 +16,9 @@ from preimage.io.arrays.formats import (
     stored_spec,
 )
 from preimage.io.arrays.hdf5 import open_hdf5
-from preimage.io.arrays.keys import keys_file, keys_of
+from preimage.io.arrays.keys import StoredKeys, keys_file, keys_of
 from preimage.io.arrays.npy import open_arrays
-from preimage.io.arrays.stored_arrays import StoredArray, feature_file
+from preimage.io.arrays.stored_arrays import StoredArray, feature_file, stack_problem
 from preimage.io.atomic import StrPath
 from preimage.io.feature_file import FeatureFile
 from preimage.spec import USER_VARIANT, Spec
@@ -34,7 +34,7 @@ def read_user_features(
     image_size: int,
     excluded: dict[str, str] | None = None,
     spec: Spec | None = None,
-    keys: Sequence[str] | None = None,
+    keys: Sequence[str] | StoredKeys | None = None,
     default_keys: Sequence[str] | None = None,
 ) -> FeatureFile:
     """Open user-provided features of images.
@@ -42,8 +42,8 @@ def read_user_features(
     The spec is read from the file if it contains one. Otherwise the file must be an ``.npz`` with one array (C,) or
     (C, h, w) per image under its key, or with one stack of them and an array ``keys`` of strings; an ``.npy`` with a
     stack (N, C) or (N, C, h, w), and the keys in ``F.keys.txt`` next to ``F.npy``, one per line; a flat FAISS index
-    ``F.faiss`` with such keys; a Parquet file with a column of vectors and one of keys; or an HDF5 file with one group
-    per image that contains ``features`` or ``global_descriptor``.
+    ``F.faiss`` with such keys; a Parquet file with a column of vectors and one of keys, or with such keys; or an HDF5
+    file with one group per image that contains ``features`` or ``global_descriptor``.
 
     Args:
         path: Path of the file.
@@ -56,9 +56,10 @@ def read_user_features(
         default_keys: Keys of the rows of a stack whose file has none.
 
     Raises:
-        FileFormatError: The file is damaged, of another format, or its arrays are not features.
-        ValueError: `name` is given although the file contains a spec, keys are missing or too many, or the file must
-            contain its spec.
+        FileFormatError: The file is damaged, of another format, its arrays are not features, or keys from a file do
+            not match them.
+        ValueError: `name` is given although the file contains a spec, keys are missing or those from the caller do not
+            match the arrays, or the file must contain its spec.
         ImportError: h5py (for HDF5) or SciPy (for ``.mat``) is not installed.
     """
     suffix = Path(path).suffix.lower()
@@ -77,21 +78,17 @@ def read_user_features(
         excluded |= {array.name: f"{array.shape}, most have {common}" for array, same in pairs if not same}
         arrays = [array for array, same in pairs if same]
     if spec is None:
-        spec = _likely_spec(path, arrays[0].name, common, stacked=stacked, name=name, image_size=image_size)
-    try:
-        return feature_file(path, spec, "preimage", arrays, keys=keys, processed_sizes=(image_size, image_size))
-    except FileFormatError:
-        raise
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        array = next(array.name for array in arrays if array.shape == common)
+        spec = _likely_spec(path, array, common, stacked=stacked, name=name, image_size=image_size)
+    return feature_file(path, spec, "preimage", arrays, keys=keys, processed_sizes=(image_size, image_size))
 
 
 def _arrays_and_keys(
-    path: StrPath, keys: Sequence[str] | None, default_keys: Sequence[str] | None
-) -> tuple[list[StoredArray], Sequence[str] | None]:
+    path: StrPath, keys: Sequence[str] | StoredKeys | None, default_keys: Sequence[str] | None
+) -> tuple[list[StoredArray], Sequence[str] | StoredKeys | None]:
     """Return the arrays of a file without a spec; and the keys of their rows if there is only one, a stack."""
     suffix = Path(path).suffix.lower()
-    stored: Sequence[str] | None = None
+    stored: StoredKeys | None = None
     if suffix in NUMPY_SUFFIXES:
         arrays, stored = open_arrays(path), keys_of(path)
     elif suffix in VECTOR_SUFFIXES:
@@ -107,6 +104,9 @@ def _arrays_and_keys(
                 f"{path} contains the keys of its {len(arrays)} arrays: omit keys, which are for one stack"
             )
         return arrays, None
+    if len(arrays) > 1 and stored is not None:
+        stacks = [array for array in arrays if len(array.shape) in (2, 4) and array.shape[0] == len(stored.keys)]
+        raise FileFormatError(path, stack_problem(arrays, stacks, keyed=True))
     chosen = next((found for found in (keys, stored, default_keys) if found is not None), None)
     if chosen is None:
         raise ValueError(
@@ -123,7 +123,10 @@ def _likely_spec(
     features = shape[1:] if stacked else shape
     if len(features) not in (1, 3):
         wanted = "(N, C) or (N, C, h, w)" if stacked else "(C,) or (C, h, w)"
-        raise FileFormatError(path, f"{array!r} must have shape {wanted}, got {shape}")
+        hint = ""
+        if not stacked and len(shape) in (2, 4) and Path(path).suffix.lower() == ".npz":
+            hint = "; a stack of images must be the only array besides `keys`"
+        raise FileFormatError(path, f"{array!r} must have shape {wanted}, got {shape}{hint}")
     if len(features) == 1:
         return Spec(name or DEFAULT_NAME, USER_VARIANT, channels=features[0], stride=None)
     return Spec(
