@@ -32,8 +32,8 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
     The settings are those of the process and replace values of ``MALLOC_`` variables. In other threads than the main
     one, blocks of 64 MB and more are returned nevertheless.
     """
-    libc = _glibc(device)
-    if libc is None:
+    libc = ctypes.CDLL(None) if device.type == "cpu" and platform.libc_ver()[0] == "glibc" else None
+    if libc is None or not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
         yield
         return
     for parameter, during, _ in _MALLOC:
@@ -44,20 +44,6 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
         for parameter, _, after in _MALLOC:
             libc.mallopt(parameter, after)
         libc.malloc_trim(ctypes.c_size_t(0))
-
-
-def return_freed_memory(device: torch.device) -> None:
-    """Return to the system what `freed_memory_kept` keeps; blocks of many sizes, one after the other, leave gaps."""
-    if (libc := _glibc(device)) is not None:
-        libc.malloc_trim(ctypes.c_size_t(0))
-
-
-def _glibc(device: torch.device) -> ctypes.CDLL | None:
-    """Return the C library if it is glibc and the device is a CPU."""
-    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
-        return None
-    libc = ctypes.CDLL(None)
-    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
 
 
 @contextmanager

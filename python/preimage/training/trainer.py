@@ -28,7 +28,7 @@ from preimage.training.display import METRICS, Display, Metrics
 from preimage.training.distributed import SINGLE_PROCESS, Processes, ProcessFailedError, joined_processes
 from preimage.training.image_store import store_images
 from preimage.training.noise_factor import LARGEST, SMALLEST
-from preimage.training.process_state import cudnn_benchmark, freed_memory_kept, interruptible, return_freed_memory
+from preimage.training.process_state import cudnn_benchmark, freed_memory_kept, interruptible
 from preimage.training.resuming import Earlier, check_folder, check_settings, only_run, stamp
 from preimage.training.step import Step
 from preimage.training.streaming import batches_ahead
@@ -308,7 +308,6 @@ class Trainer:
             self.save_checkpoint()
         if evaluate or save:
             self.processes.barrier()  # the others wait for the main one, however long it validates
-            return_freed_memory(self.state.device)
         return evaluate
 
     def _report(self, metrics: Metrics, *, log: bool, evaluate: bool) -> None:
