@@ -52,7 +52,7 @@ def changes(explorer: Explorer, inverter: str, keys: list[str]) -> dict[str, Cha
         "position": lambda before, k: dataclasses.replace(before, **between, position=(k + 1) / 1000),
         "new photograph": lambda before, k: dataclasses.replace(before, photograph=keys[2 + k]),
     }
-    if explorer.subject(inverter).has_keypoints:
+    if explorer.facts(inverter).has_keypoints:
         found["keypoints kept"] = lambda before, k: dataclasses.replace(before, kept=1 + k / 10)
         found["positions only"] = lambda before, k: dataclasses.replace(before, parts="positions", kept=50 + k / 10)
         return found

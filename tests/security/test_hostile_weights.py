@@ -120,7 +120,7 @@ def test_bombs_are_detected_by_their_headers(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(FileFormatError, match=r"conv1\.bias"):
-            import_weights(path, variant="bvlc", folder=tmp_path)
+            import_weights(path, variant="bvlc", output=tmp_path)
         assert tracemalloc.get_traced_memory()[1] < 1 << 24
     finally:
         tracemalloc.stop()

@@ -141,7 +141,7 @@ def header(text: bytes) -> tuple[int, int]:
     if match is None and not text.strip():
         raise ValueError("must begin with the number of keypoints and 128, got an empty file (0 128 if there are none)")
     if match is None:
-        raise ValueError(f"must begin with the number of keypoints and 128, got {text[:32]!r}")
+        raise ValueError("must begin with the number of keypoints and 128")
     count, length = int(match[1]), int(match[2])
     if length != 128:
         raise ValueError(f"descriptors must have 128 values (SIFT), got {length}")
