@@ -21,8 +21,8 @@ class _QuietOpenCV(contextlib.ContextDecorator):
     Both are settings of the process; they are restored when the last thread leaves the context. One thread, because
     callers process many images in parallel; no messages, because every failure becomes an exception.
 
-    All calls of OpenCV belong inside: one that is under way while the number of threads
-    changes can divide by zero, which ends the process.
+    All calls of OpenCV belong inside: one that is running while the number of threads changes can divide by zero, which
+    ends the process.
     """
 
     def __init__(self) -> None:

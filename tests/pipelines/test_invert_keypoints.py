@@ -70,6 +70,8 @@ def test_samples_are_keyed_by_the_position_in_the_file(tmp_path: Path, small: Pa
             assert np.abs(picture - expected.permute(1, 2, 0).numpy() * 255).max() <= 0.51
     with pytest.raises(ValueError, match="cannot sample"):
         invert(DATABASE, tmp_path / "none", inverter=small, samples=2)
+    notes = invert(DATABASE, tmp_path / "out", inverter=small).notes
+    assert any("sample-2.png" in note and "earlier inversion" in note for note in notes)
     assert not (tmp_path / "none").exists()
 
 

@@ -113,9 +113,9 @@ class Noise:
             spread: Factor of the noise, from 0 to `MAX_SPREAD`.
         """
         values = config.vector + config.maps * sum(height * width for height, width in sizes)
-        rows = np.empty((len(positions), values), np.float32)
+        seed, rows = operator.index(seed), np.empty((len(positions), values), np.float32)
         for row, position in zip(rows, positions, strict=True):
-            np.random.default_rng([operator.index(seed), position, draw]).standard_normal(out=row, dtype=np.float32)
+            np.random.default_rng([seed, position, draw]).standard_normal(out=row, dtype=np.float32)
         vector, *maps = torch.from_numpy(rows).split([config.vector, *(config.maps * h * w for h, w in sizes)], dim=1)
         vector = vector * (spread * config.vector**0.5 / vector.norm(dim=1, keepdim=True))
         shaped = [one.unflatten(1, (config.maps, *size)) * spread for one, size in zip(maps, sizes, strict=True)]

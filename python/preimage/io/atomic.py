@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from preimage.errors import with_path
-from preimage.io.folders import refuse_url, sync_folders
+from preimage.io.folders import refuse_special_file, refuse_url, sync_folders
 from preimage.io.locks import is_at, try_lock
 
 StrPath = str | os.PathLike[str]
@@ -52,9 +52,7 @@ def atomic_write(path: StrPath, *, unsynced: set[Path] | None = None) -> Iterato
     if not target.parent.exists():
         refuse_url(path)
     with with_path(path):
-        if target.exists() and not target.is_file():
-            # Renaming over a device such as /dev/null would replace it for the whole machine.
-            raise ValueError(f"{os.fspath(path)}: not a regular file, cannot be replaced")
+        refuse_special_file(path)
         raw, temporary = _create_temporary(target)
     raw.path = os.fspath(path)
     file = io.BufferedRandom(raw, _BUFFER)

@@ -75,12 +75,18 @@ def check_output_file(path: str | os.PathLike[str]) -> None:
     target = Path(os.path.realpath(path))
     if not target.parent.exists():
         refuse_url(path)
-    elif target.exists() and not target.is_file():
-        raise ValueError(f"{os.fspath(path)}: not a regular file, cannot be replaced")
+    refuse_special_file(path)
     try:
         check_output_folder(target.parent)
     except PermissionError as error:
         raise PermissionError(error.errno, "is in a folder that cannot be written to", os.fspath(path)) from None
+
+
+def refuse_special_file(path: str | os.PathLike[str]) -> None:
+    """Raise ``ValueError`` for a folder or device: renaming over ``/dev/null`` would replace it for all programs."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{os.fspath(path)}: not a regular file, cannot be replaced")
 
 
 def refuse_url(path: str | os.PathLike[str]) -> None:

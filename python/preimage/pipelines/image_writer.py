@@ -19,7 +19,9 @@ from preimage.ops._images import cpu_threads
 from preimage.pipelines.image_loading import Pixels
 from preimage.pipelines.sampling import Sampling
 
-_OF_SAMPLES = re.compile(r"((.+)\.(?:sample-[1-9][0-9]*|deviation))\.png", re.DOTALL)  # see `file_names`
+_OF_SAMPLES = re.compile(  # see `file_names`
+    r"(?P<name>(?P<key>.+)\.(?:sample-(?P<number>[1-9][0-9]*)|deviation))\.png", re.DOTALL
+)
 _QUEUED_BYTES = 64 << 20  # maximum size of the images that wait to be written
 
 
@@ -82,15 +84,17 @@ def image_paths(folder: Path, keys: Sequence[str], sampling: Sampling) -> list[l
 
 def samples_beside(folder: Path, keys: Sequence[str], sampling: Sampling) -> dict[str, list[str]]:
     """Return the names of files of earlier samples that `sampling` does not replace, for each key that has some."""
-    written = {name for names in file_names(keys, sampling) for name in names}
     known = set(keys)
     found: dict[str, list[str]] = {}
     for parent in dict.fromkeys(PurePosixPath(key).parent for key in keys):
         with contextlib.suppress(FileNotFoundError), os.scandir(folder / parent) as entries:
             for entry in entries:
                 match = _OF_SAMPLES.fullmatch((parent / entry.name).as_posix())
-                if match is not None and match[2] in known and match[1] not in written:
-                    found.setdefault(match[2], []).append(entry.name)
+                if match is None or match["key"] not in known or match["name"] in known:
+                    continue
+                replaced = sampling.has_deviation if match["number"] is None else int(match["number"]) <= sampling.count
+                if not replaced:
+                    found.setdefault(match["key"], []).append(entry.name)
     return {key: sorted(found[key]) for key in keys if key in found}
 
 

@@ -201,6 +201,7 @@ def _invert_features(
             from preimage.pipelines.invert_ray import invert_on_cluster
 
             invert_on_cluster(cluster, opening, ranges, network, device, inversion)
+    inversion.remark_old_samples([file.key(index) for indices in ranges for index in indices])
     if not inversion.images and inversion.skipped:
         raise ValueError(
             f"none of the {inversion.total} images could be inverted; the first: {inversion.skipped[0][1]}"

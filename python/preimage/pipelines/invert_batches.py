@@ -87,8 +87,6 @@ class Inversion:
             items: Images that can be inverted.
         """
         paths = dict(zip(keys, image_paths(self.folder, list(keys.values()), self.sampling), strict=True))
-        for key, names in samples_beside(self.folder, list(keys.values()), self.sampling).items():
-            self.remark(key, {"old samples": f"{', '.join(names)} of an earlier inversion remain in {self.folder}"})
         self.total = len(keys)
         dtype = choose_dtype(self._precision, reconstructor.device)
         with (
@@ -121,6 +119,11 @@ class Inversion:
         """Record remarks about an image, one for each topic."""
         for topic, sentence in found.items():
             self._remarks.setdefault(topic, []).append((key, sentence))
+
+    def remark_old_samples(self, keys: Sequence[str]) -> None:
+        """Record remarks about samples of an earlier inversion that remain beside the images of some keys."""
+        for key, names in samples_beside(self.folder, keys, self.sampling).items():
+            self.remark(key, {"old samples": f"{', '.join(names)} of an earlier inversion remain in {self.folder}"})
 
     def notes(self) -> tuple[str, ...]:
         """Return one line for each topic: the remark about the first image, and the number of other images."""

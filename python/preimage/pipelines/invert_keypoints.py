@@ -72,6 +72,7 @@ def invert_keypoints(
     inversion.run(
         reconstructor, dict(enumerate(file)), _items(file, sizes, representation, options.max_side, inversion)
     )
+    inversion.remark_old_samples(list(file))
     return name
 
 

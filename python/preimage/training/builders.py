@@ -164,7 +164,7 @@ def _contains_probabilities(dataset: Dataset) -> bool:
 
 def init_warning(init: str, images: ImageList) -> str | None:
     """Return a warning if the inverter to start from was trained on validation images, or if that is unknown."""
-    path = Path(init) / checkpoint.CHECKPOINT  # there is none for the name of an inverter
+    path = Path(init) / checkpoint.CHECKPOINT  # does not exist if `init` is the name of an inverter
     try:
         earlier = checkpoint.read_images(path) if path.exists() else None
     except FileFormatError:

@@ -138,13 +138,13 @@ def _check_keys_file(path: StrPath) -> None:
     """Raise unless the keys of an ``.npy`` file can be written next to it."""
     keys = keys_file(path)
     try:
-        regular = stat.S_ISREG(os.stat(keys).st_mode)
-    except OSError as error:
+        mode = os.stat(keys).st_mode
+    except OSError as error:  # other errors than a long name are those of writing the array, too
         if error.errno == errno.ENAMETOOLONG:
             raise
-        regular = True  # there is none, or the array cannot be written either
-    if not regular:
-        raise ValueError(f"{keys}: not a regular file, cannot be replaced by the keys of {path}")
+    else:
+        if not stat.S_ISREG(mode):
+            raise ValueError(f"{keys}: not a regular file, cannot be replaced by the keys of {path}")
     for suffix in VECTOR_SUFFIXES:
         if (other := Path(path).with_suffix(suffix)).is_file():
             raise ValueError(
